@@ -1,0 +1,54 @@
+# Every target does its own set-up: a virtual environment in .venv, the build, the dependencies.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip --disable-pip-version-check --quiet
+SOURCES := $(shell find csrc index service loaders client -type f \( -name '*.py' -o -name '*.pyx' -o -name '*.cpp' -o -name '*.hpp' -o -name '*.gz' \) -not -path '*/__pycache__/*') CMakeLists.txt pyproject.toml constraints.txt
+
+.PHONY: demo test test-slow test-native lint examples clean help
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: $(VENV)/.installed  ## near-duplicate URLs and related genes over HTTP, measured (about a minute after the build)
+	@$(BIN)/closeby demo
+
+test: $(VENV)/.installed-test  ## the fast tests
+	@$(BIN)/python -m pytest -q -m 'not slow' -n auto
+
+test-slow: $(VENV)/.installed-test  ## the slow tests
+	@$(BIN)/python -m pytest -q -m slow
+
+test-native: $(VENV)/.installed-test  ## the tests of the kernels under AddressSanitizer and UndefinedBehaviourSanitizer
+	@tests/native/run_sanitized.sh $(BIN)/python
+
+lint: $(VENV)/.installed-lint  ## style, types, import contracts, Docker files
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/hadolint docker/Dockerfile
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
+
+examples: $(VENV)/.installed-test  ## run every example against a server of its own
+	@$(BIN)/python -m pytest -q tests/test_examples.py
+
+clean:  ## remove the environment and everything built
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("closeby needs Python 3.11 or newer; set PYTHON=python3.11 (this is %d.%d)" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian or Ubuntu: apt-get install python3-venv python3-dev g++ make"; exit 1; }
+
+$(VENV)/.installed: $(SOURCES) | $(BIN)/python
+	@echo "closeby: building and installing into $(VENV) (a few minutes the first time)"
+	@$(PIP) install -c constraints.txt .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	@$(PIP) install -c constraints.txt '.[test]'
+	@touch $@
+
+$(VENV)/.installed-lint: $(VENV)/.installed-test
+	@$(PIP) install -c constraints.txt '.[lint]'
+	@touch $@
