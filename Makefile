@@ -3,9 +3,13 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
+# Hold what pip installs, and what it builds with, to the pinned versions (old and new pip read
+# different variables; a relative path, because pip splits the value at spaces).
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
 SOURCES := $(shell find csrc index service loaders client -type f \( -name '*.py' -o -name '*.pyx' -o -name '*.cpp' -o -name '*.hpp' -o -name '*.gz' \) -not -path '*/__pycache__/*') CMakeLists.txt pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow test-native lint examples clean help
+.PHONY: demo test test-slow test-native lint examples constraints clean help
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -33,6 +37,9 @@ lint: $(VENV)/.installed-lint  ## style, types, import contracts, Docker files
 examples: $(VENV)/.installed-test  ## run every example against a server of its own
 	@$(BIN)/python -m pytest -q tests/test_examples.py
 
+constraints: $(BIN)/python  ## pin the versions anew: writes constraints.txt
+	@env -u PIP_CONSTRAINT -u PIP_BUILD_CONSTRAINT $(BIN)/python .ci/write_constraints.py
+
 clean:  ## remove the environment and everything built
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
 
@@ -42,13 +49,14 @@ $(BIN)/python:
 
 $(VENV)/.installed: $(SOURCES) | $(BIN)/python
 	@echo "closeby: building and installing into $(VENV) (a few minutes the first time)"
-	@$(PIP) install -c constraints.txt .
+	@$(PIP) install .
 	@touch $@
 
+# The project is installed by now, so these add an extra's packages without building it again.
 $(VENV)/.installed-test: $(VENV)/.installed
-	@$(PIP) install -c constraints.txt '.[test]'
+	@$(PIP) install 'closeby[test]'
 	@touch $@
 
 $(VENV)/.installed-lint: $(VENV)/.installed-test
-	@$(PIP) install -c constraints.txt '.[lint]'
+	@$(PIP) install 'closeby[lint]'
 	@touch $@
