@@ -1,0 +1,185 @@
+// Choice of instruction set, and the kernels that gain nothing from vectors.
+#include <cstring>
+
+#include "kernels.hpp"
+#include "mix.hpp"
+
+namespace closeby {
+
+namespace baseline {
+extern const Kernels kernels;
+}
+#if CLOSEBY_HAVE_AVX2
+namespace avx2 {
+extern const Kernels kernels;
+}
+static bool has_avx2() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt") &&
+           __builtin_cpu_supports("bmi2");
+}
+#endif
+
+const Kernels* kernels_by_name(const char* name) {
+    if (std::strcmp(name, "baseline") == 0) return &baseline::kernels;
+#if CLOSEBY_HAVE_AVX2
+    if (std::strcmp(name, "avx2") == 0 && has_avx2()) return &avx2::kernels;
+#endif
+    return nullptr;
+}
+
+const Kernels* best_kernels() {
+    const Kernels* avx2_kernels = kernels_by_name("avx2");
+    return avx2_kernels != nullptr ? avx2_kernels : &baseline::kernels;
+}
+
+void minhash_one_permutation(const Sets& sets, int64_t values, uint64_t seed, uint64_t* occupied,
+                             uint32_t* out) {
+    const uint32_t bins = static_cast<uint32_t>(values);
+    const size_t words = static_cast<size_t>(one_permutation_scratch(values));
+    for (int64_t i = 0; i < sets.n; ++i) {
+        uint32_t* minima = out + i * values;
+        std::memset(minima, 0xff, static_cast<size_t>(values) * sizeof(uint32_t));
+        if (sets.indptr[i] == sets.indptr[i + 1]) continue;
+        std::memset(occupied, 0, words * sizeof(uint64_t));
+        for (int64_t at = sets.indptr[i]; at < sets.indptr[i + 1]; ++at) {
+            const uint64_t hash = mix64(sets.indices[at] ^ seed);
+            const uint32_t bin = reduce(static_cast<uint32_t>(hash >> 32), bins);
+            const uint32_t value = static_cast<uint32_t>(hash);
+            if (value < minima[bin]) minima[bin] = value;
+            occupied[bin >> 6] |= uint64_t{1} << (bin & 63);
+        }
+        for (uint32_t bin = 0; bin < bins; ++bin) {
+            if (occupied[bin >> 6] >> (bin & 63) & 1) continue;
+            // Each empty bin walks a random sequence of its own, the same for every set, to the
+            // first bin that the set itself filled: so two sets agree with probability J here too.
+            const uint64_t walk = fold(seed, bin);
+            uint32_t source = bin;
+            for (uint64_t step = 0; !(occupied[source >> 6] >> (source & 63) & 1); ++step) {
+                source = reduce(static_cast<uint32_t>(stream(walk, step) >> 32), bins);
+            }
+            minima[bin] = minima[source];
+        }
+    }
+}
+
+void group_insert(uint8_t* bitmaps, int64_t stride, int32_t range_bits, int32_t group_size,
+                  int32_t tables, const uint16_t* keys, int64_t first, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) {
+        const int64_t cell = (first + i) / group_size;
+        const uint8_t bit = static_cast<uint8_t>(1U << (cell & 7));
+        for (int64_t t = 0; t < tables; ++t) {
+            const int64_t value = keys[i * tables + t] >> (16 - range_bits);
+            bitmaps[((t << range_bits) + value) * stride + (cell >> 3)] |= bit;
+        }
+    }
+}
+
+namespace {
+
+// Marks a free slot; a set that holds this very number carries it in a flag beside the slots.
+constexpr uint64_t kFree = ~uint64_t{0};
+
+inline int64_t slot_of(uint64_t element, uint64_t salt, int64_t slot_count) {
+    return static_cast<int64_t>(mix64(element ^ salt) & static_cast<uint64_t>(slot_count - 1));
+}
+
+inline bool hash_set_has(const HashSet& set, uint64_t element) {
+    if (element == kFree) return set.has_free_marker;
+    for (int64_t slot = slot_of(element, set.salt, set.slot_count);;
+         slot = (slot + 1) & (set.slot_count - 1)) {
+        if (set.slots[slot] == element) return true;
+        if (set.slots[slot] == kFree) return false;
+    }
+}
+
+template <typename Element>
+int64_t overlap(const Element* elements, int64_t n, const HashSet& set) {
+    int64_t shared = 0;
+    for (int64_t i = 0; i < n; ++i) shared += hash_set_has(set, elements[i]);
+    return shared;
+}
+
+template <typename Element>
+void jaccard_of_width(const StoredSets& sets, const int64_t* positions, int64_t count,
+                      const HashSet& query, float* out) {
+    const Element* elements = static_cast<const Element*>(sets.elements);
+    for (int64_t i = 0; i < count; ++i) {
+        if (i + 2 < count) __builtin_prefetch(sets.indptr + positions[i + 2]);
+        if (i + 1 < count) {
+            const Element* ahead = elements + sets.indptr[positions[i + 1]];
+            for (int line = 0; line < 4; ++line) {
+                __builtin_prefetch(reinterpret_cast<const char*>(ahead) + 64 * line);
+            }
+        }
+        const int64_t begin = sets.indptr[positions[i]];
+        const int64_t size = sets.indptr[positions[i] + 1] - begin;
+        const int64_t shared = overlap(elements + begin, size, query);
+        const int64_t joint = size + query.size - shared;
+        out[i] = joint == 0 ? 0.0f : static_cast<float>(shared) / static_cast<float>(joint);
+    }
+}
+
+}  // namespace
+
+int64_t one_permutation_scratch(int64_t values) { return (values + 63) / 64; }
+
+int64_t hash_set_slots(int64_t elements) {
+    int64_t slots = 16;
+    while (slots < elements * 2) slots *= 2;
+    return slots;
+}
+
+HashSet hash_set_build(const uint64_t* elements, int64_t n, uint64_t salt, int64_t slot_count,
+                       uint64_t* slots) {
+    HashSet set{slots, slot_count, salt, n, false};
+    std::memset(slots, 0xff, static_cast<size_t>(slot_count) * sizeof(uint64_t));
+    for (int64_t i = 0; i < n; ++i) {
+        if (elements[i] == kFree) {
+            set.has_free_marker = true;
+            continue;
+        }
+        int64_t slot = slot_of(elements[i], salt, slot_count);
+        while (slots[slot] != kFree) slot = (slot + 1) & (slot_count - 1);
+        slots[slot] = elements[i];
+    }
+    return set;
+}
+
+void jaccard(const StoredSets& sets, const int64_t* positions, int64_t count, const HashSet& query,
+             float* out) {
+    if (sets.width == 4) {
+        jaccard_of_width<uint32_t>(sets, positions, count, query, out);
+    } else {
+        jaccard_of_width<uint64_t>(sets, positions, count, query, out);
+    }
+}
+
+int64_t best_hits(int64_t* ids, float* scores, int64_t count, int64_t k, float min_score) {
+    // Insertion into the first k places: counts are a hundred or so, and most hits fall through.
+    int64_t kept = 0;
+    for (int64_t i = 0; i < count; ++i) {
+        const float score = scores[i];
+        const int64_t id = ids[i];
+        if (!(score >= min_score)) continue;
+        const auto precedes = [&](int64_t at) {
+            return score > scores[at] || (score == scores[at] && id < ids[at]);
+        };
+        if (kept == k && !precedes(kept - 1)) continue;
+        int64_t at = kept < k ? kept++ : kept - 1;
+        for (; at > 0 && precedes(at - 1); --at) {
+            scores[at] = scores[at - 1];
+            ids[at] = ids[at - 1];
+        }
+        scores[at] = score;
+        ids[at] = id;
+    }
+    return kept;
+}
+
+int64_t group_scratch(int64_t stride, int64_t tables) {
+    int64_t planes = 4;
+    while ((int64_t{1} << planes) <= tables) ++planes;
+    return (planes + 2) * stride / 8;
+}
+
+}  // namespace closeby

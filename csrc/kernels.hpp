@@ -1,0 +1,126 @@
+// The kernels of closeby: hashing, group tests, sketch scans, exact re-rank.
+//
+// Plain arrays in, plain arrays out. No Python, no I/O, no clock, no global state; nothing here
+// throws or allocates, so the caller may drop the interpreter lock. Sizes are trusted: the one
+// caller (index/_native.pyx) checks shapes before it calls.
+//
+// Every function exists once for each instruction set (isa.cpp) and gives the same bits in all.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace closeby {
+
+// n sets in CSR form: the elements of set i are indices[indptr[i] .. indptr[i+1]), ascending.
+struct Sets {
+    const int64_t* indptr;
+    const uint64_t* indices;
+    int64_t n;
+};
+
+// The same as stored in a segment: elements are 4 or 8 bytes wide, offsets count elements.
+struct StoredSets {
+    const int64_t* indptr;
+    const void* elements;
+    int width;  // 4 or 8
+};
+
+// One segment's bit-sliced group tests (see group_test.inl).
+struct GroupTests {
+    const uint8_t* bitmaps;  // [tables][1 << range_bits][stride]
+    int64_t stride;          // bytes of one bitmap, a multiple of 32
+    int64_t cells;
+    int32_t tables;
+    int32_t range_bits;
+    int32_t group_size;
+};
+
+struct Kernels {
+    const char* name;
+
+    // MinHash by k-permutation. out[i][j] = min over x in set i of h_j(x); all ones if empty.
+    void (*minhash_permutation)(const Sets& sets, const uint32_t* xors, const uint32_t* multipliers,
+                                int64_t values, uint64_t seed, uint32_t* out);
+    // 16-bit table keys from `K` consecutive MinHash values each, and 1-bit MinHash sketches.
+    void (*minhash_keys)(const uint32_t* signatures, int64_t n, int64_t signature_stride,
+                         int64_t tables, int64_t K, uint64_t seed, uint16_t* out);
+    void (*minhash_sketch)(const uint32_t* signatures, int64_t n, int64_t signature_stride,
+                           int64_t bits, uint8_t* out);
+    // Signed random projections: `bits` signs a vector. scratch: float[padded].
+    void (*srp_bits)(const float* vectors, int64_t n, int64_t dim, int64_t padded,
+                     const float* signs, int64_t bits, float* scratch, uint8_t* out);
+
+    // Cells whose tests pass best: the `want` cells with the highest counts; ties by cell number.
+    // Returns how many were written. scratch: uint64[(planes + 2) * stride / 8] (group_scratch).
+    int64_t (*group_query)(const GroupTests& tests, const uint16_t* keys, int64_t want,
+                           uint64_t* scratch, int64_t* cells_out);
+    // The best `want` points of the given cells by sketch: falling agreement, ties by position.
+    // Returns how many were written. distances: uint16 scratch, one for each point scanned.
+    int64_t (*sketch_scan)(const uint8_t* sketches, int64_t sketch_bytes, const uint8_t* query,
+                           const int64_t* cells, int64_t cell_count, int64_t group_size,
+                           int64_t points, const uint8_t* dead, int64_t want,
+                           uint16_t* distances, int64_t* positions_out, uint16_t* distances_out);
+    // Inner products of one query with chosen rows, summed in a fixed order.
+    void (*inner_products)(const float* vectors, int64_t dim, const int64_t* positions,
+                           int64_t count, const float* query, float* out);
+};
+
+// nullptr if this machine or build lacks it. Names: "baseline", "avx2".
+const Kernels* kernels_by_name(const char* name);
+// The best that this machine runs.
+const Kernels* best_kernels();
+
+// --- the same for every instruction set (dispatch.cpp) ---------------------------------------
+
+// MinHash by one permutation with optimal densification (Shrivastava, ICML 2017).
+// occupied: uint64[one_permutation_scratch(values)].
+int64_t one_permutation_scratch(int64_t values);
+void minhash_one_permutation(const Sets& sets, int64_t values, uint64_t seed, uint64_t* occupied,
+                             uint32_t* out);
+
+// Sets the bit (table, key of the point, cell of the point) for points first .. first + n.
+void group_insert(uint8_t* bitmaps, int64_t stride, int32_t range_bits, int32_t group_size,
+                  int32_t tables, const uint16_t* keys, int64_t first, int64_t n);
+// uint64 words of scratch that group_query needs.
+int64_t group_scratch(int64_t stride, int64_t tables);
+
+// A query set in an open-addressing table. The salt decides only where elements lie, so that
+// nobody can choose elements that all collide; answers do not depend on it.
+struct HashSet {
+    const uint64_t* slots;
+    int64_t slot_count;  // a power of two, at least twice the elements
+    uint64_t salt;
+    int64_t size;
+    bool has_free_marker;
+};
+int64_t hash_set_slots(int64_t elements);
+HashSet hash_set_build(const uint64_t* elements, int64_t n, uint64_t salt, int64_t slot_count,
+                       uint64_t* slots);
+// Exact Jaccard similarity of the query with chosen stored sets; 0 where both are empty.
+void jaccard(const StoredSets& sets, const int64_t* positions, int64_t count, const HashSet& query,
+             float* out);
+
+// Orders hits by falling score, then rising id, in place; returns how many of the first k reach
+// min_score.
+int64_t best_hits(int64_t* ids, float* scores, int64_t count, int64_t k, float min_score);
+
+// --- features.cpp: raw input to set elements --------------------------------------------------
+// Each writes the elements of one input, in order of occurrence and with repeats, and returns how
+// many; `out` has room for one element for each input byte.
+
+// n-grams of bytes. Up to 4 bytes an element is the bytes themselves, above it a 64-bit hash.
+int64_t byte_shingles(const uint8_t* text, int64_t size, int64_t n, uint64_t* out);
+// n-grams of UTF-8 characters: hash of the characters' bytes.
+int64_t char_shingles(const uint8_t* text, int64_t size, int64_t n, uint64_t* out);
+// n-grams of words: maximal runs of letters and digits (ASCII) and of all bytes >= 128.
+int64_t word_shingles(const uint8_t* text, int64_t size, int64_t n, uint64_t* out);
+// k-mers of A, C, G, T/U (either case), 2 bits a letter, k <= 32; a k-mer with any other letter is
+// left out. Canonical: the smaller of the k-mer and its reverse complement.
+int64_t dna_kmers(const uint8_t* sequence, int64_t size, int64_t k, bool canonical, uint64_t* out);
+// Sorts the elements of each row and drops repeats, in place; writes the new offsets.
+void sort_unique_rows(const int64_t* indptr, int64_t n, uint64_t* elements, int64_t* indptr_out);
+// The 64-bit hash of a byte string: what a token becomes.
+uint64_t hash_bytes(const uint8_t* data, int64_t size);
+
+}  // namespace closeby

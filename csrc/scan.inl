@@ -1,0 +1,106 @@
+// Ranking the points of the best cells: first by sketch, then exactly.
+
+template <int kWords>
+CLOSEBY_INLINE int hamming(const uint8_t* a, const uint64_t* query) {
+    int distance = 0;
+    for (int w = 0; w < kWords; ++w) {
+        uint64_t word;
+        std::memcpy(&word, a + w * 8, 8);
+        distance += popcount(word ^ query[w]);
+    }
+    return distance;
+}
+
+constexpr int64_t kMaxSketchWords = 8;
+constexpr uint16_t kDead = 0xffff;
+
+template <int kWords>
+static int64_t scan_words(const uint8_t* sketches, const uint64_t* query, const int64_t* cells,
+                          int64_t cell_count, int64_t group_size, int64_t points,
+                          const uint8_t* dead, uint16_t* distances, int64_t* histogram) {
+    constexpr int64_t bytes = kWords * 8;
+    int64_t scanned = 0;
+    for (int64_t c = 0; c < cell_count; ++c) {
+        const int64_t begin = cells[c] * group_size;
+        const int64_t end = begin + group_size < points ? begin + group_size : points;
+        if (c + 1 < cell_count) {
+            const uint8_t* ahead = sketches + cells[c + 1] * group_size * bytes;
+            for (int64_t b = 0; b < group_size * bytes && b < 1024; b += 64) {
+                __builtin_prefetch(ahead + b);
+            }
+        }
+        for (int64_t at = begin; at < end; ++at) {
+            const int distance = hamming<kWords>(sketches + at * bytes, query);
+            const bool gone = dead != nullptr && (dead[at >> 3] >> (at & 7) & 1);
+            distances[scanned++] = gone ? kDead : static_cast<uint16_t>(distance);
+            histogram[distance] += !gone;
+        }
+    }
+    return scanned;
+}
+
+static int64_t sketch_scan(const uint8_t* sketches, int64_t sketch_bytes, const uint8_t* query,
+                           const int64_t* cells, int64_t cell_count, int64_t group_size,
+                           int64_t points, const uint8_t* dead, int64_t want,
+                           uint16_t* distances, int64_t* positions_out, uint16_t* distances_out) {
+    uint64_t words[kMaxSketchWords] = {};
+    std::memcpy(words, query, static_cast<size_t>(sketch_bytes));
+    int64_t histogram[kMaxSketchWords * 64 + 1] = {};
+    int64_t scanned = 0;
+    switch (sketch_bytes) {
+        case 16:
+            scanned = scan_words<2>(sketches, words, cells, cell_count, group_size, points, dead,
+                                    distances, histogram);
+            break;
+        case 32:
+            scanned = scan_words<4>(sketches, words, cells, cell_count, group_size, points, dead,
+                                    distances, histogram);
+            break;
+        default:
+            scanned = scan_words<8>(sketches, words, cells, cell_count, group_size, points, dead,
+                                    distances, histogram);
+    }
+    // The largest distance that still fits, and how many of exactly that distance fit.
+    int64_t before = 0;
+    int cut = 0;
+    const int last = static_cast<int>(sketch_bytes * 8);
+    while (cut < last && before + histogram[cut] < want) before += histogram[cut++];
+    int64_t ties = want - before;
+
+    int64_t found = 0, seen = 0;
+    for (int64_t c = 0; c < cell_count; ++c) {
+        const int64_t begin = cells[c] * group_size;
+        const int64_t end = begin + group_size < points ? begin + group_size : points;
+        for (int64_t at = begin; at < end; ++at) {
+            const uint16_t distance = distances[seen++];
+            if (distance > cut || (distance == cut && ties-- <= 0)) continue;
+            positions_out[found] = at;
+            distances_out[found++] = distance;
+        }
+    }
+    (void)scanned;
+    return found;
+}
+
+static void inner_products(const float* vectors, int64_t dim, const int64_t* positions,
+                           int64_t count, const float* query, float* out) {
+    for (int64_t i = 0; i < count; ++i) {
+        const float* x = vectors + positions[i] * dim;
+        if (i + 1 < count) {
+            const char* ahead = reinterpret_cast<const char*>(vectors + positions[i + 1] * dim);
+            for (int64_t b = 0; b < dim * 4 && b < 2048; b += 64) __builtin_prefetch(ahead + b);
+        }
+        f32x8 sum0 = {}, sum1 = {};
+        int64_t j = 0;
+        for (; j + 16 <= dim; j += 16) {
+            sum0 += load_f32(x + j) * load_f32(query + j);
+            sum1 += load_f32(x + j + 8) * load_f32(query + j + 8);
+        }
+        float lanes[8];
+        store_f32(lanes, sum0 + sum1);
+        float total = ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
+                      ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+        for (; j < dim; ++j) total += x[j] * query[j];
+        out[i] = total;
+    }
+}

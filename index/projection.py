@@ -1,0 +1,91 @@
+"""Signed random projections: the locality-sensitive hash family of cosine similarity.
+
+A random hyperplane separates two vectors at angle θ with probability θ / π (Charikar 2002), so
+one sign bit agrees with probability 1 - θ/π and b bits together with (1 - θ/π)^b.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _native
+from .batches import FloatArray, as_dense_batch
+from .errors import InvalidInputError
+from .minhash import UInt8Array, UInt16Array, splitmix
+
+KEY_BITS = 16
+_ROUNDS = 3
+
+
+class SignedRandomProjection:
+    """`tables` keys of 16 sign bits each, and a sketch of further sign bits, of any vector.
+
+    The projections are three rounds of random signs and a fast Hadamard transform
+    (Andoni et al. 2015): O(d log d) for d bits.
+
+    Args:
+        dim: dimension of the vectors.
+        seed: everything random follows from it; equal seeds give equal hashes for ever.
+        tables: number of 16-bit keys; fewer bits are taken from a key's top.
+        sketch_bits: bits of the sketch, a multiple of 8; 0 for none.
+
+    Raises:
+        InvalidInputError: a number out of range.
+    """
+
+    metric = "cosine"
+
+    def __init__(
+        self, dim: int, seed: int = 0, *, tables: int = 64, sketch_bits: int = 512
+    ) -> None:
+        if dim < 1 or tables < 0 or sketch_bits < 0 or sketch_bits % 8 or tables + sketch_bits == 0:
+            raise InvalidInputError(
+                "dim must be positive, tables and sketch_bits not negative (nor both 0), "
+                "sketch_bits a multiple of 8",
+                field="dim",
+            )
+        self.dim = dim
+        self.seed = seed
+        self.tables = tables
+        self.sketch_bits = sketch_bits
+        self.bits = tables * KEY_BITS + sketch_bits
+        # At least 64: a rotation of a few dimensions would give few different bits.
+        padded = max(64, 1 << (dim - 1).bit_length())
+        rotations = -(-self.bits // padded)
+        words = splitmix(seed, -(-rotations * _ROUNDS * padded // 64))
+        signs = np.unpackbits(words.view(np.uint8), bitorder="little")
+        signs = signs[: rotations * _ROUNDS * padded].astype(np.float32) * 2 - 1
+        self._signs = signs.reshape(rotations, _ROUNDS, padded)
+
+    def signs(self, vectors: Any) -> UInt8Array:
+        """All sign bits, uint8 (n, bits / 8); bit j is bit j % 8 of byte j / 8, 1 for negative."""
+        return _native.signed_projections(as_dense_batch(vectors, self.dim), self._signs, self.bits)
+
+    def hash(self, vectors: Any) -> tuple[UInt16Array, UInt8Array]:
+        """Keys uint16 (n, tables) and sketches uint8 (n, sketch_bits / 8)."""
+        signs = self.signs(vectors)
+        split = self.tables * KEY_BITS // 8
+        keys = np.ascontiguousarray(signs[:, :split]).view("<u2").astype(np.uint16)
+        return keys, np.ascontiguousarray(signs[:, split:])
+
+    @staticmethod
+    def collision_probability(
+        similarity: npt.ArrayLike, K: int = 1, range_bits: int = 1
+    ) -> npt.NDArray[np.float64]:
+        """P[two keys agree in `range_bits` bits, in K keys at once]: (1 - θ/π)^(K range_bits)."""
+        angle = np.arccos(np.clip(np.asarray(similarity, np.float64), -1, 1))
+        return np.asarray((1 - angle / np.pi) ** (K * range_bits), np.float64)
+
+    @staticmethod
+    def sketch_similarity(matching: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Estimate of the cosine from the fraction of sketch bits that agree, 1 - θ/π on average."""
+        return np.cos(np.pi * (1 - np.asarray(matching, np.float64)))
+
+    def similarity_order(self, vectors: FloatArray) -> npt.NDArray[np.int64]:
+        """An order that puts similar vectors side by side, int64 (n,): by 64 further sign bits."""
+        family = SignedRandomProjection(self.dim, self.seed ^ 0x5EED, tables=0, sketch_bits=64)
+        signs = family.signs(vectors)
+        return np.argsort(signs.view(">u8")[:, 0], kind="stable").astype(np.int64)
