@@ -1,0 +1,46 @@
+"""closeby.loaders: files to batches of points, in one pass and in bounded memory.
+
+    reader = open_points("genes.fasta.gz")
+    for batch in reader:
+        collection.upsert(points=batch.points())
+    print(reader.report.bad, reader.report.samples)
+
+Each format is a small class of its own (`Lines`, `Fasta`, `Jsonl`) that follows the `Format`
+protocol; a file's format is found by its name and checked against its content.
+"""
+
+from .errors import (
+    BadRowError,
+    DamagedFileError,
+    FileTooLargeError,
+    LoaderError,
+    UnknownFormatError,
+    WrongFormatError,
+)
+from .fasta import Fasta
+from .jsonl import Jsonl
+from .lines import Lines, after_scheme
+from .points import Format, PointBatch
+from .reading import PointReader, open_points
+from .report import BadRow, Report
+from .source import Limits
+
+__all__ = [
+    "BadRow",
+    "BadRowError",
+    "DamagedFileError",
+    "Fasta",
+    "FileTooLargeError",
+    "Format",
+    "Jsonl",
+    "Limits",
+    "Lines",
+    "LoaderError",
+    "PointBatch",
+    "PointReader",
+    "Report",
+    "UnknownFormatError",
+    "WrongFormatError",
+    "after_scheme",
+    "open_points",
+]

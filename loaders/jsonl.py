@@ -1,0 +1,149 @@
+"""JSON objects, one a line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, ClassVar, get_args
+
+import orjson
+
+from .points import Field, PointBatch, Row, collect
+from .report import Report, excerpt
+from .source import Source
+
+FIELDS: tuple[Field, ...] = get_args(Field)
+
+
+@dataclass(frozen=True, slots=True)
+class Jsonl:
+    """Each line is `{"id"?: …, "text" | "sequence" | "set" | "vector": …, "payload"?: {…}, …}`.
+
+    field: which field makes the point; None takes the first of the four that the first sound
+        row has.
+    key: the name that this field has in the file, if another one (`Jsonl("text", key="gloss")`).
+
+    A row without an id has the number of its line (1-based) for one. Names that are none of
+    these go into the payload. A row that is no object, lacks the field, or has a value of the
+    wrong type there is a bad row.
+    """
+
+    name: ClassVar[str] = "jsonl"
+    extensions: ClassVar[tuple[str, ...]] = ("jsonl", "ndjson", "jl")
+
+    field: Field | None = None
+    key: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.key is not None and self.field is None:
+            raise ValueError("Jsonl(key=…) needs the field that it stands for")
+
+    def recognises(self, head: bytes) -> bool:
+        """Whether the first line is a JSON object."""
+        return head.lstrip().startswith(b"{") and self.refusal(head) is None
+
+    def refusal(self, head: bytes) -> str | None:
+        """A reason if the first line is whole and no JSON object."""
+        text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+        first, newline, _ = text.partition(b"\n")
+        if not text or (not newline and first.startswith(b"{")):
+            return None
+        try:
+            row = orjson.loads(first)
+        except orjson.JSONDecodeError:
+            row = None
+        if isinstance(row, dict):
+            return None
+        shown = excerpt(first.decode("utf-8", "replace"))
+        return f"its first line is no JSON object: {shown}"
+
+    def batches(self, source: Source, report: Report, size: int) -> Iterator[PointBatch]:
+        """The rows that hold a point."""
+        objects = self._objects(source, report)
+        field, key = self.field, self.key
+        if field is None:
+            for line, row in objects:
+                field = next((name for name in FIELDS if name in row), None)
+                if field is not None:
+                    objects = chain([(line, row)], objects)
+                    break
+                report.reject(line, f"has none of the fields {', '.join(FIELDS)}")
+            else:
+                return
+        rows = _rows(objects, field, key or field, report)
+        yield from collect(rows, field, report, size, given_ids=True)
+
+    def _objects(self, source: Source, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, raw in source.lines():
+            if raw is None:
+                report.reject(number, f"is longer than {source.limits.record} bytes")
+                continue
+            if not raw.strip():
+                continue
+            try:
+                row = orjson.loads(raw)
+            except orjson.JSONDecodeError as error:
+                report.reject(number, f"is not JSON: {error}")
+                continue
+            if isinstance(row, dict):
+                yield number, row
+            else:
+                report.reject(number, "is JSON, but no object")
+
+
+def _rows(
+    objects: Iterator[tuple[int, dict[str, Any]]], field: Field, key: str, report: Report
+) -> Iterator[Row]:
+    check = _CHECKS[field]
+    for line, row in objects:
+        reason = check(row[key]) if key in row else "is not there"
+        if reason is not None:
+            report.reject(line, f"its {key!r} {reason}")
+            continue
+        value = row.pop(key)
+        point_id = row.pop("id", line)
+        payload = row.pop("payload", None)
+        if isinstance(point_id, bool) or not isinstance(point_id, int | str):
+            report.reject(line, "its 'id' is neither an integer nor a string")
+        elif payload is not None and not isinstance(payload, dict):
+            report.reject(line, "its 'payload' is no object")
+        else:
+            payload = {**row, **payload} if payload else row
+            yield Row(line, point_id, value, payload or None)
+
+
+def _text_refusal(value: object) -> str | None:
+    if not isinstance(value, str):
+        return "is no string"
+    return None if value.strip() else "is empty"
+
+
+def _set_refusal(value: object) -> str | None:
+    if not isinstance(value, list):
+        return "is no list"
+    if not value:
+        return "is empty"
+    if all(isinstance(element, str) for element in value):
+        return None
+    # type() and not isinstance(): true and false are no elements.
+    if all(type(element) is int and 0 <= element < 2**64 for element in value):
+        return None
+    return "has elements that are neither all integers in 0 .. 2**64-1 nor all strings"
+
+
+def _vector_refusal(value: object) -> str | None:
+    if not isinstance(value, list) or not value:
+        return "is no list of numbers"
+    if not all(type(element) in (int, float) and math.isfinite(element) for element in value):
+        return "has elements that are no finite numbers"
+    return None
+
+
+_CHECKS: dict[Field, Callable[[object], str | None]] = {
+    "text": _text_refusal,
+    "sequence": _text_refusal,
+    "set": _set_refusal,
+    "vector": _vector_refusal,
+}
