@@ -79,15 +79,15 @@ case $engine in
       command -v debootstrap > /dev/null || fail "give BASE, or install debootstrap"
       say "making a base image with debootstrap (Debian bookworm, python3)"
       debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates \
-        bookworm "$scratch/root" > "$scratch/debootstrap.log" \
+        bookworm "$scratch/base" > "$scratch/debootstrap.log" \
         || { tail -5 "$scratch/debootstrap.log"; fail "debootstrap"; }
-      rm -rf "$scratch"/root/var/cache/apt/archives/*.deb "$scratch"/root/var/lib/apt/lists/*
-      tar --create --directory "$scratch/root" --file "$scratch/base.tar" .
+      rm -rf "$scratch"/base/var/cache/apt/archives/*.deb "$scratch"/base/var/lib/apt/lists/*
+      tar --create --directory "$scratch/base" --file "$scratch/base.tar" .
       local container
       container=$(buildah from scratch)
       buildah add --quiet "$container" "$scratch/base.tar" / > /dev/null
       buildah commit --quiet --rm --format docker "$container" localhost/closeby-base:bookworm > /dev/null
-      rm -rf "$scratch/root" "$scratch/base.tar"
+      rm -rf "$scratch/base" "$scratch/base.tar"
       BASE=localhost/closeby-base:bookworm
     }
     build() {
@@ -166,7 +166,7 @@ say "the health check passes"
 inside sh -c '! touch /opt/closeby/x /usr/x /etc/x 2> /dev/null' || fail "the user can write to the image"
 inside python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("pip") is not None)' \
   || fail "pip is in the image"
-inside sh -c '! ls /etc/pip.conf /run/secrets/ca.pem /root/.cache 2> /dev/null' \
+inside sh -c '! ls /etc/pip.conf /run/secrets /src 2> /dev/null' \
   || fail "something of the build was left in the image"
 
 expect "create" '"metric":"jaccard"' --request PUT "$url/v1/collections/names" \
