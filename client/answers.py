@@ -1,0 +1,134 @@
+"""Answers to objects: the JSON of good ones to results, of problems to errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import ApiError, FieldProblem, api_error_class
+from .flows import Response, retry_after
+from .inputs import Row
+from .results import CollectionInfo, Hit, Point, QueryResult
+from .wire import decode
+
+
+def hits(answer: Mapping[str, Any]) -> list[Hit]:
+    """The hits of one answer."""
+    return [Hit(hit["id"], hit["score"], hit.get("payload")) for hit in answer["hits"]]
+
+
+def shared_results(answer: Mapping[str, Any], queries: int) -> list[QueryResult]:
+    """The results of one batch request; its time is shared out evenly."""
+    share = answer["took_ms"] / queries
+    recall = answer.get("recall_estimate")
+    return [
+        QueryResult(hits(one), share, one.get("recall_estimate", recall))
+        for one in answer["results"]
+    ]
+
+
+def point(document: Mapping[str, Any]) -> Point:
+    """A stored point."""
+    return Point(
+        document["id"],
+        document.get("payload"),
+        document.get("text"),
+        document.get("sequence"),
+        document.get("set"),
+        document.get("vector"),
+    )
+
+
+_NOT_CONFIG = frozenset({"name", "count", "created_at", "index_stats"})
+
+
+def collection_info(document: Mapping[str, Any]) -> CollectionInfo:
+    """A collection; what is no description of its state is its configuration."""
+    config: Any = {key: value for key, value in document.items() if key not in _NOT_CONFIG}
+    return CollectionInfo(
+        document["name"],
+        document["count"],
+        config,
+        document.get("created_at"),
+        document.get("index_stats") or {},
+    )
+
+
+def api_error(response: Response) -> ApiError:
+    """The error of a problem document; of any other page, what can be said of it."""
+    try:
+        problem = decode(response.content)
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict):
+        problem = {}
+    code = str(problem.get("code") or f"http_{response.status}")
+    text = response.content[:200].decode("utf-8", "replace").strip()
+    detail = str(problem.get("detail") or problem.get("title") or text or "no detail given")
+    entries = problem.get("errors")
+    errors = tuple(
+        FieldProblem(str(one.get("field", "")), str(one.get("message", "")), one.get("limit"))
+        for one in (entries if isinstance(entries, list) else [])
+        if isinstance(one, dict)
+    )
+    return _new_api_error(
+        response.status,
+        code,
+        detail,
+        errors,
+        problem.get("request_id") or response.headers.get("x-request-id"),
+        retry_after(response.headers),
+    )
+
+
+def _new_api_error(
+    status: int,
+    code: str,
+    detail: str,
+    errors: tuple[FieldProblem, ...],
+    request_id: str | None,
+    wait: float | None,
+) -> ApiError:
+    message = f"{status} {code}: {detail}"
+    for one in errors[:5]:
+        if one.message not in detail or one.field not in detail:
+            message += f"; {one.field}: {one.message}"
+    if len(errors) > 5:
+        message += f"; and {len(errors) - 5} more"
+    if code == "unauthorized":
+        message += "; pass api_key= to the client"
+    if request_id:
+        message += f" [request {request_id}]"
+    return api_error_class(status, code)(
+        message,
+        status=status,
+        code=code,
+        detail=detail,
+        errors=errors,
+        request_id=request_id,
+        retry_after=wait,
+    )
+
+
+_ROW_IN_FIELD = re.compile(r"^(ids|texts|sequences|sets|vectors|payloads|points)\[(\d+)\]")
+
+
+def counted_from_caller(error: ApiError, rows: list[Row]) -> ApiError:
+    """The same error with rows counted as in the caller's arguments, not as in one request."""
+
+    def renumbered(text: str) -> str:
+        match = _ROW_IN_FIELD.match(text)
+        if match is None or int(match[2]) >= len(rows):
+            return text
+        return f"{match[1]}[{rows[int(match[2])].position}]{text[match.end() :]}"
+
+    errors = tuple(one._replace(field=renumbered(one.field)) for one in error.errors)
+    return _new_api_error(
+        error.status,
+        error.code,
+        renumbered(error.detail),
+        errors,
+        error.request_id,
+        error.retry_after,
+    )

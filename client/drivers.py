@@ -1,0 +1,190 @@
+"""The two ways to run a flow: blocking, with threads; and awaited, with asyncio tasks.
+
+Only this file touches the network. Whatever else the client decides, it decides in flows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
+from typing import Any, TypeVar
+
+import httpx
+
+from .errors import (
+    ClientClosedError,
+    ConnectError,
+    ConnectionLostError,
+    RequestTimeoutError,
+    TransportError,
+)
+from .flows import Effect, Flow, InFlight, Request, Response, Schedule, Send, Sleep, Task
+
+T = TypeVar("T")
+
+
+class BlockingDriver:
+    """Runs flows in the calling thread; `InFlight` tasks in threads of their own."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    def run(self, flow: Flow[T]) -> T:
+        """Run ``flow`` to its end and return its value. Safe to call from several threads."""
+        advance: Callable[[], Effect] = partial(next, flow)
+        while True:
+            try:
+                effect = advance()
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            try:
+                outcome = self._perform(effect)
+            except Exception as error:  # the flow decides what it means
+                advance = partial(flow.throw, error)
+            else:
+                advance = partial(flow.send, outcome)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _perform(self, effect: Effect) -> Response | None:
+        if isinstance(effect, Send):
+            return self._send(effect.request)
+        if isinstance(effect, Sleep):
+            time.sleep(effect.seconds)
+        else:
+            self._run_all(effect)
+        return None
+
+    def _send(self, request: Request) -> Response:
+        _refuse_closed(self._http.is_closed)
+        try:
+            return _response(self._http.send(_http_request(self._http, request)))
+        except httpx.TransportError as error:
+            raise _transport_error(error, self._http) from error
+
+    def _run_all(self, many: InFlight) -> None:
+        schedule = Schedule(many.tasks, many.limit)
+        running: dict[Future[Any], Task] = {}
+        # Leaving the block waits for what is in flight, so that no thread outlives the call.
+        with ThreadPoolExecutor(many.limit, thread_name_prefix="closeby-client") as pool:
+            while True:
+                for task in schedule.startable():
+                    running[pool.submit(self.run, task.flow)] = task
+                if not running:
+                    return
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    schedule.finish(running.pop(future))
+                    many.on_result(future.result())
+
+
+class AwaitingDriver:
+    """Runs flows on the asyncio event loop; `InFlight` tasks as asyncio tasks."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Run ``flow`` to its end and return its value."""
+        advance: Callable[[], Effect] = partial(next, flow)
+        while True:
+            try:
+                effect = advance()
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            try:
+                outcome = await self._perform(effect)
+            except Exception as error:  # the flow decides what it means
+                advance = partial(flow.throw, error)
+            else:
+                advance = partial(flow.send, outcome)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _perform(self, effect: Effect) -> Response | None:
+        if isinstance(effect, Send):
+            return await self._send(effect.request)
+        if isinstance(effect, Sleep):
+            await asyncio.sleep(effect.seconds)
+        else:
+            await self._run_all(effect)
+        return None
+
+    async def _send(self, request: Request) -> Response:
+        _refuse_closed(self._http.is_closed)
+        try:
+            return _response(await self._http.send(_http_request(self._http, request)))
+        except httpx.TransportError as error:
+            raise _transport_error(error, self._http) from error
+
+    async def _run_all(self, many: InFlight) -> None:
+        schedule = Schedule(many.tasks, many.limit)
+        running: dict[asyncio.Task[Any], Task] = {}
+        try:
+            while True:
+                for task in schedule.startable():
+                    running[asyncio.create_task(self.run(task.flow))] = task
+                if not running:
+                    return
+                finished, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for done in finished:
+                    schedule.finish(running.pop(done))
+                    many.on_result(done.result())
+        finally:
+            for unfinished in running:
+                unfinished.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+
+def _refuse_closed(closed: bool) -> None:
+    if closed:
+        raise ClientClosedError("this client is closed; make a new one")
+
+
+def _http_request(http: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Request:
+    headers = {} if request.body is None else {"content-type": "application/json"}
+    return http.build_request(
+        request.method,
+        request.path,
+        content=request.body,
+        params=request.params or None,
+        headers=headers,
+    )
+
+
+def _response(answer: httpx.Response) -> Response:
+    return Response(answer.status_code, answer.headers, answer.content)
+
+
+def _transport_error(
+    error: httpx.TransportError, http: httpx.Client | httpx.AsyncClient
+) -> TransportError:
+    """The error of httpx as ours, with the URL and what to look at."""
+    url = str(http.base_url).rstrip("/")
+    cause = str(error) or type(error).__name__
+    if isinstance(error, httpx.ConnectTimeout):
+        return ConnectError(
+            f"no connection to {url} within {http.timeout.connect:g} s; "
+            "is the host right, and reachable from here?"
+        )
+    if isinstance(error, httpx.ConnectError):
+        return ConnectError(f"cannot connect to {url}: {cause}; is `closeby serve` running there?")
+    if isinstance(error, httpx.TimeoutException):
+        return RequestTimeoutError(
+            f"no answer from {url} within {http.timeout.read:g} s; "
+            "give the client a longer timeout=, or send less at once (batching=)"
+        )
+    if isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError)):
+        return ConnectionLostError(
+            f"the connection to {url} broke before the answer came: {cause}; did the server stop?"
+        )
+    return TransportError(f"no exchange with {url}: {cause}")

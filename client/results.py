@@ -1,0 +1,131 @@
+"""What the operations return: small, typed, immutable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypedDict, overload
+
+PointId = int | str
+Payload = dict[str, Any]
+
+
+class Hit(NamedTuple):
+    """One near neighbour. ``score`` is a similarity: higher is nearer."""
+
+    id: PointId
+    score: float
+    payload: Payload | None
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """The answer to one query: ``hits``, nearest first, at most ``limit`` of them.
+
+    ``took_ms`` is the server's time in milliseconds. ``recall_estimate`` is the share (0..1) of the
+    true neighbours that the index expects to have found, or None where it cannot tell.
+    """
+
+    hits: list[Hit]
+    took_ms: float
+    recall_estimate: float | None
+
+
+@dataclass(frozen=True)
+class QueryResults(Sequence[QueryResult]):
+    """The answers to a batch, in the order of the queries: a sequence of :class:`QueryResult`.
+
+    ``took_ms`` is the server's time for all requests of the batch together; each result has its
+    share of it. ``recall_estimate`` is the mean over the queries, or None.
+    """
+
+    results: list[QueryResult]
+    took_ms: float
+    recall_estimate: float | None
+
+    @overload
+    def __getitem__(self, index: int) -> QueryResult: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[QueryResult]: ...
+    def __getitem__(self, index: int | slice) -> QueryResult | list[QueryResult]:
+        return self.results[index]
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __iter__(self) -> Iterator[QueryResult]:
+        return iter(self.results)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A stored point. Of the four input fields, the one of the collection is not None."""
+
+    id: PointId
+    payload: Payload | None = None
+    text: str | None = None
+    sequence: str | None = None
+    set: list[int] | list[str] | None = None
+    vector: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class Points(Sequence[Point]):
+    """The points found, in the order of the ids asked for; ``missing`` are the ids not found."""
+
+    points: list[Point]
+    missing: list[PointId]
+
+    @overload
+    def __getitem__(self, index: int) -> Point: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Point]: ...
+    def __getitem__(self, index: int | slice) -> Point | list[Point]:
+        return self.points[index]
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __iter__(self) -> Iterator[Point]:
+        return iter(self.points)
+
+
+@dataclass(frozen=True)
+class UpsertResult:
+    """``upserted`` points are stored; ``took_ms`` is the server's time over all requests."""
+
+    upserted: int
+    took_ms: float
+
+
+@dataclass(frozen=True)
+class DeleteResult:
+    """``deleted`` points were there and are gone; ids that were not there do not count."""
+
+    deleted: int
+
+
+class CollectionConfig(TypedDict, total=False):
+    """How a collection was created, as the server completed it; later servers may add keys."""
+
+    metric: str
+    features: dict[str, Any]
+    index: str
+    target_recall: float
+    threshold: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class CollectionInfo:
+    """A collection as the server describes it.
+
+    ``count`` points; ``config`` a dictionary (:class:`CollectionConfig`); ``created_at`` RFC 3339;
+    ``index_stats`` what the index says of itself.
+    """
+
+    name: str
+    count: int
+    config: CollectionConfig
+    created_at: str | None
+    index_stats: Mapping[str, Any]
