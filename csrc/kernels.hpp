@@ -85,12 +85,14 @@ void group_insert(uint8_t* bitmaps, int64_t stride, int32_t range_bits, int32_t 
 // uint64 words of scratch that group_query needs.
 int64_t group_scratch(int64_t stride, int64_t tables);
 
-// A query set in an open-addressing table. The salt decides only where elements lie, so that
-// nobody can choose elements that all collide; answers do not depend on it.
+// A query set in an open-addressing table. The multiplier comes from a random salt and decides
+// only where elements lie, so that nobody can choose elements that all collide; answers do not
+// depend on it.
 struct HashSet {
     const uint64_t* slots;
-    int64_t slot_count;  // a power of two, at least twice the elements
-    uint64_t salt;
+    int64_t slot_count;  // a power of two, more than the elements
+    uint64_t multiplier;
+    int shift;
     int64_t size;
     bool has_free_marker;
 };

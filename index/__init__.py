@@ -1,0 +1,42 @@
+"""closeby's library: near neighbours of sets and vectors, usable without the service.
+
+    featurizer_from    raw text, sequences or vectors -> features
+    FlinngIndex        group tests: sets and vectors at high similarity
+    FlatIndex          exact search, the oracle
+
+Modules, from the ground up: ``_native`` (kernels) < ``batches``, ``features`` < ``minhash``,
+``projection`` (hash families) < ``segment`` (points and group tests) < ``flinng``, ``flat``
+(engines). ``tuning`` has the mathematics, ``files`` the file format.
+"""
+
+from __future__ import annotations
+
+from . import errors
+from .batches import SetBatch, as_dense_batch, as_set_batch
+from .engine import Engine
+from .errors import ClosebyError, CorruptFileError, InvalidInputError, UnsupportedVersionError
+from .features import Featurizer, featurizer_from
+from .flat import FlatIndex
+from .flinng import FlinngIndex
+from .minhash import MinHashFamily
+from .projection import SignedRandomProjection
+from .topk import merge_topk
+
+__all__ = [
+    "ClosebyError",
+    "CorruptFileError",
+    "Engine",
+    "Featurizer",
+    "FlatIndex",
+    "FlinngIndex",
+    "InvalidInputError",
+    "MinHashFamily",
+    "SetBatch",
+    "SignedRandomProjection",
+    "UnsupportedVersionError",
+    "as_dense_batch",
+    "as_set_batch",
+    "errors",
+    "featurizer_from",
+    "merge_topk",
+]

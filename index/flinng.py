@@ -1,0 +1,544 @@
+"""FLINNG: near neighbours by group tests (Engels, Coleman, Shrivastava, NeurIPS 2021).
+
+Points are put into cells. A locality-sensitive hash gives each point m keys; for each of m tables
+and each key value a bitmap says which cells hold such a point. A query looks its own m keys up,
+counts for every cell how many of the m tests it passes, and takes the cells that pass most: a
+near neighbour shares many keys, so its cell passes many tests. No distance is computed to find
+them. The points of those cells are ranked by sketches, and the best of them exactly.
+
+    text ─ features ─ set ─┬─ keys ───── group tests ── best cells ─┐
+                           ├─ sketch ─────────────────── sketch scan ── best points ─┐
+                           └─ elements ──────────────────────────────── exact re-rank ── hits
+
+The paper's structure of several rows without re-rank finds the same cells; one row with sketches
+reads less memory for the same recall (docs/algorithm.md).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .batches import Batch, FloatArray, Int64Array, SetBatch
+from .engine import Metric, check_batch, check_ids, check_k, check_metric, smallest_hit
+from .errors import InvalidInputError
+from .files import read_arrays, write_arrays
+from .minhash import SCHEMES, MinHashFamily, Scheme
+from .projection import SignedRandomProjection
+from .segment import HASH_BLOCK, Family, HashedQueries, MutableSegment, Segment
+from .topk import merge_topk
+from .tuning import (
+    Effort,
+    GroupShape,
+    cells_for,
+    check_target,
+    recall_of,
+    tables_for,
+)
+
+DEFAULT_THRESHOLD = {"jaccard": 0.5, "cosine": 0.8}
+DEFAULT_CAPACITY = 65_536
+DEFAULT_EXPECTED_POINTS = 1_000_000
+MAX_TABLES = 1_024
+MIN_CELLS = 8
+MIN_CANDIDATES = 100
+# One-permutation hashing is faster from so many elements a MinHash value on.
+LARGE_SET = 4
+
+
+class FlinngIndex:
+    """Near neighbours of sets (Jaccard) or vectors (cosine) at high similarity.
+
+    Args:
+        metric: ``"jaccard"`` or ``"cosine"``.
+        seed: of all hashes; equal seeds and points give equal answers.
+        target_recall: share of neighbours at `threshold` that an answer should hold, .5 to .9999.
+        threshold: least similarity of the neighbours that the index is laid out for; .5 for
+            Jaccard and .8 for cosine unless given. Nearer ones are found more surely, farther
+            ones less.
+        expected_points: how many points the index is laid out for.
+        tables: m, number of keys; from the formulas of ``tuning`` unless given.
+        K: MinHash values combined into a key (Jaccard).
+        sketch_bits: 128, 256 or 512.
+        scheme: MinHash scheme; chosen by the size of the first set unless given.
+        capacity: points of the mutable segment before it is sealed.
+
+    One thread may add and remove while any number of others search.
+
+    Raises:
+        InvalidInputError: a parameter out of range.
+    """
+
+    kind = "flinng"
+
+    def __init__(
+        self,
+        metric: Metric = "jaccard",
+        seed: int = 0,
+        *,
+        target_recall: float = 0.95,
+        threshold: float | None = None,
+        expected_points: int = DEFAULT_EXPECTED_POINTS,
+        tables: int | None = None,
+        K: int = 1,
+        sketch_bits: int = 512,
+        scheme: Scheme | None = None,
+        capacity: int = DEFAULT_CAPACITY,
+    ) -> None:
+        self.metric: Metric = check_metric(metric, ("jaccard", "cosine"))
+        self.seed = int(seed)
+        self.target_recall = check_target(target_recall)
+        self.threshold = DEFAULT_THRESHOLD[metric] if threshold is None else float(threshold)
+        if not 0 < self.threshold <= 1:
+            raise InvalidInputError(
+                "threshold must be above 0 and at most 1", field="threshold"
+            )
+        if tables is not None and not 8 <= tables <= MAX_TABLES:
+            raise InvalidInputError(
+                f"tables must be from 8 to {MAX_TABLES}", field="tables", limit=MAX_TABLES
+            )
+        if sketch_bits not in (128, 256, 512):
+            raise InvalidInputError("sketch_bits must be 128, 256 or 512", field="sketch_bits")
+        if not 1 <= K <= 16:
+            raise InvalidInputError("K must be from 1 to 16", field="K", limit=16)
+        if capacity < 1 or expected_points < 1:
+            raise InvalidInputError("capacity and expected_points must be positive", field="capacity")
+        if scheme is not None and scheme not in SCHEMES:
+            raise InvalidInputError(f"scheme must be one of {', '.join(SCHEMES)}", field="scheme")
+        self.K = int(K)
+        self.sketch_bits = sketch_bits
+        self.scheme = scheme
+        self.expected_points = int(expected_points)
+        self.capacity = int(capacity)
+        self.tables = int(tables) if tables is not None else self._tables()
+        self.dim: int | None = None
+        self._family: Family | None = None
+        self._next_id = 0
+        # What a search reads: sealed segments, each with how many capacities of points it took
+        # (a power of two), and the mutable one. Replaced as a whole, never changed in place.
+        self._sealed: tuple[tuple[int, Segment], ...] = ()
+        self._mutable: MutableSegment | None = None
+
+    def _tables(self) -> int:
+        shape_bits = 8  # the range bits that cosine keys will have, near enough to choose m
+        s = self._key_probability(self.threshold, GroupShape(64, shape_bits))
+        wanted = tables_for(self.expected_points, s, self.target_recall)
+        if wanted > MAX_TABLES:
+            raise InvalidInputError(
+                f"neighbours at {self.metric} {self.threshold:g} are too far for group tests: "
+                f"{wanted:,} tables would be needed and {MAX_TABLES:,} are the most. Raise "
+                'threshold, lower target_recall, or use index="flat"',
+                field="threshold",
+                limit=MAX_TABLES,
+            )
+        return wanted
+
+    def _key_probability(self, similarity: float, shape: GroupShape) -> float:
+        """s: probability that a key agrees at this similarity."""
+        if self.metric == "jaccard":
+            return float(MinHashFamily.collision_probability(similarity, self.K))
+        probability = SignedRandomProjection.collision_probability(similarity, 1, shape.range_bits)
+        return float(probability)
+
+    def __len__(self) -> int:
+        return sum(len(segment) - segment.removed for segment in self._segments())
+
+    def _segments(self) -> list[Segment | MutableSegment]:
+        sealed: list[Segment | MutableSegment] = [segment for _, segment in self._sealed]
+        return [*sealed, self._mutable] if self._mutable is not None else sealed
+
+    # --- adding ----------------------------------------------------------------------------------
+
+    def check(self, batch: Any) -> Batch:
+        """The batch as this index stores it; raises what ``add`` would raise."""
+        return check_batch(batch, self.metric, self.dim)
+
+    def add(self, batch: Any, ids: Any = None) -> None:
+        """Add points; a search finds them when this returns.
+
+        Args:
+            batch: n sets, or float32 (n, dim).
+            ids: int64 (n,), new ones; the next free numbers unless given.
+
+        Raises:
+            InvalidInputError: unusable features, or an id that is present or given twice.
+        """
+        features = self.check(batch)
+        new_ids = check_ids(ids, len(features), self._next_id)
+        if not len(features):
+            return
+        if ids is not None:
+            self._refuse_present(new_ids)
+        family = self._family or self._lay_out(features)
+        self._next_id = max(self._next_id, int(new_ids.max()) + 1)
+        start = 0
+        while start < len(features):
+            start = self._add_some(new_ids, features, start, family)
+
+    def _refuse_present(self, ids: Int64Array) -> None:
+        if self._next_id <= int(ids.min()):
+            return
+        for segment in self._segments():
+            present = segment.contains(ids)
+            if present.any():
+                raise InvalidInputError(
+                    f"id {ids[present][0]} is in the index already; remove it first", field="ids"
+                )
+
+    def _lay_out(self, features: Batch) -> Family:
+        """Choose the hash family by the first points."""
+        if isinstance(features, SetBatch):
+            if self.scheme is None:
+                values = self.tables * self.K + self.sketch_bits
+                large = int(features.sizes[0]) > LARGE_SET * values
+                self.scheme = "one_permutation" if large else "permutations"
+            self._family = MinHashFamily(
+                self.seed,
+                tables=self.tables,
+                K=self.K,
+                sketch_bits=self.sketch_bits,
+                scheme=self.scheme,
+            )
+        else:
+            self.dim = features.shape[1]
+            self._family = SignedRandomProjection(
+                self.dim, self.seed, tables=self.tables, sketch_bits=self.sketch_bits
+            )
+        return self._family
+
+    def _add_some(self, ids: Int64Array, features: Batch, start: int, family: Family) -> int:
+        """Add points from `start` on, up to the next seal; returns where to go on.
+
+        Sealing happens at fixed numbers of points, so that the segments, and with them the
+        answers, do not depend on how the points were split into batches.
+        """
+        if self._mutable is None and len(ids) - start >= self.capacity:
+            stop = start + (len(ids) - start) // self.capacity * self.capacity
+            self._seal(ids[start:stop], _part(features, start, stop), (stop - start) // self.capacity)
+            return stop
+        if self._mutable is None:
+            self._mutable = MutableSegment(family, self.capacity, _part(features, 0, 0))
+        mutable = self._mutable
+        stop = min(len(ids), start + self.capacity - len(mutable), start + HASH_BLOCK)
+        block = _part(features, start, stop)
+        mutable.append(ids[start:stop], block, *family.hash(block))
+        if len(mutable) == self.capacity:
+            sealed_ids, sealed_features = mutable.alive()
+            self._seal(sealed_ids, sealed_features, 1)
+        return stop
+
+    def _seal(self, ids: Int64Array, features: Batch, chunks: int) -> None:
+        """Turn `chunks` capacities of points into sealed segments, merging in tiers.
+
+        The sealed segments are the binary digits of the number of capacities taken so far: 13 =
+        8 + 4 + 1. A point is thus rewritten a logarithmic number of times, and all merges that a
+        large batch needs are made at once.
+        """
+        assert self._family is not None
+        kept = list(self._sealed)
+        before = sum(size for size, _ in kept)
+        total = before + chunks
+        parts = [(ids, features)]
+        # Old segments that are no digit of the new total are merged with the new points.
+        while kept and not _is_digit(before, total):
+            size, segment = kept.pop()
+            before -= size
+            parts.insert(0, segment.alive())
+        digits = [1 << bit for bit in reversed(range(total.bit_length())) if total >> bit & 1]
+        digits = digits[len(kept) :]
+        all_ids = np.concatenate([part[0] for part in parts])
+        all_features = _concat([part[1] for part in parts])
+        # Points removed meanwhile make the segments a little smaller than their digits.
+        bounds = np.cumsum([0, *digits]) * len(all_ids) // sum(digits)
+        for digit, begin, end in zip(digits, bounds[:-1], bounds[1:], strict=True):
+            part = _part(all_features, int(begin), int(end))
+            kept.append((digit, Segment.build(all_ids[begin:end], part, self._family)))
+        # Publish: a search that began before goes on with the old segments.
+        self._sealed, self._mutable = tuple(kept), None
+
+    def compact(self) -> None:
+        """Merge everything into one sealed segment: fastest queries, removed points dropped."""
+        segments = self._segments()
+        if not segments or self._family is None:
+            return
+        chunks = sum(size for size, _ in self._sealed) + (self._mutable is not None)
+        parts = [segment.alive() for segment in segments]
+        merged = Segment.build(
+            np.concatenate([part[0] for part in parts]),
+            _concat([part[1] for part in parts]),
+            self._family,
+        )
+        self._sealed, self._mutable = ((1 << (chunks - 1).bit_length(), merged),), None
+
+    def remove(self, ids: Any) -> int:
+        """Remove points by id; the number of those that were present."""
+        wanted = np.unique(np.atleast_1d(np.asarray(ids, np.int64)))
+        return sum(len(segment.remove(wanted)) for segment in self._segments())
+
+    # --- searching -------------------------------------------------------------------------------
+
+    def hash(self, batch: Any) -> HashedQueries:
+        """Queries with their hashes, for :meth:`search_hashed`; needs at least one point added."""
+        assert self._family is not None
+        features = self.check(batch)
+        return HashedQueries(features, *self._family.hash(features))
+
+    def search(
+        self,
+        batch: Any,
+        k: int,
+        threshold: float | None = None,
+        target_recall: float | None = None,
+    ) -> tuple[Int64Array, FloatArray]:
+        """The k most similar points of each query, as far as the group tests find them.
+
+        Args:
+            batch: q sets, or float32 (q, dim).
+            k: hits wanted for each query.
+            threshold: least similarity of a hit.
+            target_recall: looks at more cells or fewer, from this query on.
+
+        Returns:
+            ids int64 (q, k) and exact similarities float32 (q, k) by falling score, then rising
+            id; -1 and NaN after the last hit.
+
+        Raises:
+            InvalidInputError: unusable queries or parameters.
+        """
+        k = check_k(k)
+        features = self.check(batch)
+        floor = smallest_hit(self.metric, threshold)
+        target = self.target_recall if target_recall is None else check_target(target_recall)
+        segments = self._segments()
+        if not segments:
+            shape = (len(features), k)
+            return np.full(shape, -1, np.int64), np.full(shape, np.nan, np.float32)
+        answers = [
+            self._search_block(_part(features, start, start + HASH_BLOCK), segments, k, floor, target)
+            for start in range(0, max(1, len(features)), HASH_BLOCK)
+        ]
+        ids, scores = zip(*answers, strict=True)
+        return np.concatenate(ids), np.concatenate(scores)
+
+    def _search_block(
+        self,
+        features: Batch,
+        segments: list[Segment | MutableSegment],
+        k: int,
+        floor: float,
+        target: float,
+    ) -> tuple[Int64Array, FloatArray]:
+        assert self._family is not None
+        queries = HashedQueries(features, *self._family.hash(features))
+        parts = [
+            segment.search(queries, self._effort(segment, target, k), k, floor)
+            for segment in segments
+        ]
+        return merge_topk(parts, k)
+
+    def _effort(self, segment: Segment | MutableSegment, target: float, k: int) -> Effort:
+        """How many cells and candidates one segment needs for this recall."""
+        candidates = max(MIN_CANDIDATES, 4 * k)
+        if segment.shape is None:
+            return Effort(1, candidates)
+        s = self._key_probability(self.threshold, segment.shape)
+        cells = cells_for(len(segment), segment.shape, self.tables, s, target)
+        return Effort(max(MIN_CELLS, cells), candidates)
+
+    # --- describing ------------------------------------------------------------------------------
+
+    def recall_estimate(self, target_recall: float | None = None) -> float:
+        """Expected share of the neighbours at `threshold` that an answer holds."""
+        target = self.target_recall if target_recall is None else check_target(target_recall)
+        points = max(1, len(self))
+        estimate = 0.0
+        for segment in self._segments():
+            share = (len(segment) - segment.removed) / points
+            if segment.shape is None:
+                estimate += share
+                continue
+            s = self._key_probability(self.threshold, segment.shape)
+            cells = self._effort(segment, target, 1).cells
+            estimate += share * recall_of(len(segment), segment.shape, self.tables, s, cells)
+        return min(1.0, estimate) if len(self) else 1.0
+
+    def explain(self) -> dict[str, Any]:
+        """What the index chose and promises, in words and numbers."""
+        return {
+            "index": self.kind,
+            "metric": self.metric,
+            "points": len(self),
+            "target_recall": self.target_recall,
+            "threshold": self.threshold,
+            "predicted_recall": round(self.recall_estimate(), 4),
+            "tables": self.tables,
+            "K": self.K,
+            "sketch_bits": self.sketch_bits,
+            "scheme": self.scheme,
+            "seed": self.seed,
+            "segments": [self._explain_segment(segment) for segment in self._segments()],
+            "nbytes": self.nbytes,
+            "why": (
+                f"{self.tables} group tests find neighbours of {self.metric} similarity "
+                f"{self.threshold:g} or more; exact similarities order the best "
+                f"{MIN_CANDIDATES} or more of them"
+            ),
+        }
+
+    def _explain_segment(self, segment: Segment | MutableSegment) -> dict[str, Any]:
+        effort = self._effort(segment, self.target_recall, 10)
+        return {
+            "points": len(segment),
+            "removed": segment.removed,
+            "sealed": isinstance(segment, Segment),
+            "group_size": segment.shape.group_size if segment.shape else None,
+            "range_bits": segment.shape.range_bits if segment.shape else None,
+            "cells": effort.cells if segment.shape else None,
+            "candidates": effort.candidates,
+        }
+
+    @property
+    def nbytes(self) -> dict[str, int]:
+        """Bytes by part: ``"bitmaps"``, ``"sketches"``, ``"ids"`` and ``"features"``."""
+        total: dict[str, int] = {"bitmaps": 0, "sketches": 0, "ids": 0, "features": 0}
+        for segment in self._segments():
+            for part, size in segment.nbytes.items():
+                total[part] += size
+        return total
+
+    # --- files -----------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the index to a file, replacing it atomically.
+
+        The points of the mutable segment are written as they are; loading hashes them again.
+        """
+        arrays: dict[str, np.ndarray[Any, Any]] = {}
+        segments = []
+        for number, (chunks, segment) in enumerate(self._sealed):
+            arrays |= {f"{number}.{name}": array for name, array in _arrays_of(segment).items()}
+            group_size = segment.shape.group_size if segment.shape else 0
+            segments.append({"chunks": chunks, "group_size": group_size})
+        if self._mutable is not None and len(self._mutable) > self._mutable.removed:
+            ids, features = self._mutable.alive()
+            arrays |= {f"mutable.{name}": a for name, a in _feature_arrays(ids, features).items()}
+        header = {
+            "index": self.kind,
+            "metric": self.metric,
+            "seed": self.seed,
+            "target_recall": self.target_recall,
+            "threshold": self.threshold,
+            "expected_points": self.expected_points,
+            "tables": self.tables,
+            "K": self.K,
+            "sketch_bits": self.sketch_bits,
+            "scheme": self.scheme,
+            "capacity": self.capacity,
+            "dim": self.dim,
+            "next_id": self._next_id,
+            "segments": segments,
+        }
+        write_arrays(Path(path), header, arrays)
+
+    @classmethod
+    def load(cls, path: str | Path, *, verify: bool = True) -> FlinngIndex:
+        """Map an index that :meth:`save` wrote.
+
+        Args:
+            path: the file; it must stay unchanged while the index is in use.
+            verify: compare all checksums first.
+
+        Raises:
+            CorruptFileError: the file is damaged or of another kind.
+        """
+        header, arrays = read_arrays(Path(path), kind=cls.kind, verify=verify)
+        parameters = (
+            "target_recall", "threshold", "expected_points", "tables", "K", "sketch_bits",
+            "scheme", "capacity",
+        )  # fmt: skip
+        index = cls(header["metric"], header["seed"], **{name: header[name] for name in parameters})
+        mutable = {n.removeprefix("mutable."): a for n, a in arrays.items() if n.startswith("mutable.")}
+        if header["segments"] or mutable:
+            index._restore(header, arrays)
+        if mutable:
+            index.add(_features_from(mutable), mutable["ids"])
+        index._next_id = header["next_id"]
+        return index
+
+    def _restore(self, header: dict[str, Any], arrays: dict[str, np.ndarray[Any, Any]]) -> None:
+        if self.metric == "jaccard":
+            self._lay_out(SetBatch(np.zeros(2, np.int64), np.zeros(0, np.uint64)))
+        else:
+            self._lay_out(np.zeros((0, header["dim"]), np.float32))
+        sealed = []
+        for number, entry in enumerate(header["segments"]):
+            prefix = f"{number}."
+            own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+            sealed.append((entry["chunks"], _segment_from(own, entry["group_size"])))
+        self._sealed = tuple(sealed)
+
+
+def _is_digit(before: int, total: int) -> bool:
+    """Whether segments that took `before` capacities are the leading binary digits of `total`."""
+    lowest = before & -before
+    return before == 0 or (total - before < lowest and total & before == before)
+
+
+def _part(features: Batch, start: int, stop: int) -> Batch:
+    if isinstance(features, SetBatch):
+        return features.slice(start, min(stop, len(features)))
+    return features[start:stop]
+
+
+def _concat(parts: list[Batch]) -> Batch:
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], SetBatch):
+        return SetBatch.concat([part for part in parts if isinstance(part, SetBatch)])
+    return np.concatenate([part for part in parts if not isinstance(part, SetBatch)])
+
+
+def _feature_arrays(ids: Int64Array, features: Batch) -> dict[str, np.ndarray[Any, Any]]:
+    if isinstance(features, SetBatch):
+        return {"ids": ids, "indptr": features.indptr, "elements": features.indices}
+    return {"ids": ids, "vectors": features}
+
+
+def _features_from(arrays: dict[str, np.ndarray[Any, Any]]) -> Batch:
+    if "vectors" in arrays:
+        return arrays["vectors"]
+    return SetBatch(arrays["indptr"], arrays["elements"].astype(np.uint64))
+
+
+def _arrays_of(segment: Segment) -> dict[str, np.ndarray[Any, Any]]:
+    arrays: dict[str, np.ndarray[Any, Any]] = {
+        "ids": segment.ids,
+        "sketches": segment.sketches,
+        "dead": segment.dead,
+    }
+    if segment.bitmaps is not None:
+        arrays["bitmaps"] = segment.bitmaps
+    if segment.sets is not None:
+        arrays |= {"indptr": segment.sets[0], "elements": segment.sets[1]}
+    if segment.vectors is not None:
+        arrays["vectors"] = segment.vectors
+    return arrays
+
+
+def _segment_from(arrays: dict[str, np.ndarray[Any, Any]], group_size: int) -> Segment:
+    bitmaps = arrays.get("bitmaps")
+    shape = None
+    if bitmaps is not None:
+        shape = GroupShape(group_size, bitmaps.shape[1].bit_length() - 1)
+    sets = (arrays["indptr"], arrays["elements"]) if "indptr" in arrays else None
+    return Segment(
+        arrays["ids"],
+        arrays["sketches"],
+        bitmaps,
+        shape,
+        sets,
+        arrays.get("vectors"),
+        np.array(arrays["dead"]),  # a copy: removals mark it
+    )

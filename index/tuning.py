@@ -1,0 +1,132 @@
+"""Parameters from mathematics: how many tables, which groups, how many cells for which recall.
+
+Words and formulas (docs/algorithm.md derives them):
+
+    m   tables          g   points a cell       r   bits of a key that address a bitmap
+    s   probability that query and neighbour share a key: J^K, or (1 - θ/π)^r
+    f   share of cells that hold a point with the query's key by chance: 1 - exp(-g / 2^r)
+    q   probability that the neighbour's cell passes one test: s + (1 - s) f
+
+A cell without a neighbour passes Binomial(m, f) tests, the neighbour's cell Binomial(m, q). Taking
+the best T of N/g cells finds the neighbour with probability target when
+
+    m >= [(z_n sqrt(f(1-f)) + z_m sqrt(q(1-q))) / (s(1-f))]^2,
+    z_n = Φ⁻¹(1 - T g / N),  z_m = Φ⁻¹(target)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from .errors import InvalidInputError
+
+_NORMAL = NormalDist()
+
+# Mean number of points with one key in one cell, λ = g / 2^r. Smaller: purer tests, more memory.
+LOAD = 0.25
+# A cell's sketches cost this many times a bitmap bit to read: 64 bytes against 1/8 byte.
+SKETCH_COST = 512
+# Cells for which the group size is laid out.
+TYPICAL_CELLS = 16
+# Below so many points all sketches are scanned: 4 to 5 ns each.
+SCAN_BELOW = 8_192
+MAX_RANGE_BITS = 14
+MIN_TARGET, MAX_TARGET = 0.5, 0.9999
+
+
+@dataclass(frozen=True)
+class GroupShape:
+    """How the points of one segment are grouped: g points a cell, 2^r bitmaps a table."""
+
+    group_size: int
+    range_bits: int
+
+    @property
+    def load(self) -> float:
+        """λ, the mean number of points with one key in one cell."""
+        return float(self.group_size / 2.0**self.range_bits)
+
+    @property
+    def chance(self) -> float:
+        """f, the probability that a cell passes a test by chance."""
+        return 1 - math.exp(-self.load)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What one query may look at in one segment: so many cells, so many exact comparisons."""
+
+    cells: int
+    candidates: int
+
+
+def group_shape(points: int, tables: int) -> GroupShape | None:
+    """The cheapest groups for a segment of so many points; None to scan all sketches.
+
+    A query reads m N / (8 g) bytes of bitmaps and 64 T g bytes of sketches; the sum is least at
+    g = sqrt(m N / (512 T)).
+    """
+    if points < SCAN_BELOW:
+        return None
+    size = max(8, round(math.sqrt(tables * points / (SKETCH_COST * TYPICAL_CELLS))))
+    range_bits = max(1, min(MAX_RANGE_BITS, round(math.log2(size / LOAD))))
+    return GroupShape(size, range_bits)
+
+
+def check_target(target_recall: float) -> float:
+    """The target as a float.
+
+    Raises:
+        InvalidInputError: it is not a number between .5 and .9999.
+    """
+    target = float(target_recall)
+    if not MIN_TARGET <= target <= MAX_TARGET:
+        raise InvalidInputError(
+            f"target_recall must be between {MIN_TARGET} and {MAX_TARGET}; "
+            'use index="flat" for exact answers',
+            field="target_recall",
+        )
+    return target
+
+
+def cells_for(points: int, shape: GroupShape, tables: int, s: float, target_recall: float) -> int:
+    """T: how many of the best cells hold a neighbour of key probability s with this probability."""
+    f = shape.chance
+    q = s + (1 - s) * f
+    need = math.sqrt(tables) * s * (1 - f) - _NORMAL.inv_cdf(target_recall) * math.sqrt(q * (1 - q))
+    z_n = need / math.sqrt(f * (1 - f))
+    return math.ceil(points / shape.group_size * (1 - _NORMAL.cdf(z_n)))
+
+
+def recall_of(points: int, shape: GroupShape, tables: int, s: float, cells: int) -> float:
+    """Probability that the best `cells` cells hold a neighbour of key probability s."""
+    share = cells * shape.group_size / points
+    if share >= 1:
+        return 1.0
+    f = shape.chance
+    q = s + (1 - s) * f
+    z_n = _NORMAL.inv_cdf(1 - share)
+    z_m = (math.sqrt(tables) * s * (1 - f) - z_n * math.sqrt(f * (1 - f))) / math.sqrt(q * (1 - q))
+    return float(_NORMAL.cdf(z_m)) if np.isfinite(z_m) else 1.0
+
+
+def tables_for(points: int, s: float, target_recall: float) -> int:
+    """m: tables that find a neighbour of key probability s in so many points, a multiple of 8."""
+    tables = 32
+    for _ in range(8):  # the group size depends on m: a few rounds settle both
+        shape = group_shape(max(points, SCAN_BELOW), tables)
+        assert shape is not None
+        f = shape.chance
+        q = s + (1 - s) * f
+        z_n = _NORMAL.inv_cdf(1 - min(0.5, TYPICAL_CELLS * shape.group_size / points))
+        z_m = _NORMAL.inv_cdf(target_recall)
+        root = (z_n * math.sqrt(f * (1 - f)) + z_m * math.sqrt(q * (1 - q))) / (s * (1 - f))
+        wanted = 8 * math.ceil(max(1.0, root) ** 2 / 8)
+        if wanted == tables:
+            break
+        tables = wanted
+    return tables
