@@ -1,0 +1,125 @@
+"""The HTTP service as an ASGI app: `create_app(settings)`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from closeby.index.errors import InvalidInputError
+
+from . import openapi
+from .access import AccessMiddleware, request_id_of
+from .admission import Admission
+from .deployment import Deployment
+from .errors import FieldError, ServiceError
+from .problem import problem_of, problem_response
+from .routes import collections, operations, points, queries
+from .service import Service
+from .settings import Settings
+from .telemetry import Metrics
+
+__all__ = ["closeby_version", "create_app"]
+
+DESCRIPTION = """\
+Near-neighbour search for sets, sequences, text and vectors at high similarity.
+
+Errors are `application/problem+json` with a stable `code`.
+"""
+
+
+def closeby_version() -> str:
+    """The installed version; "unknown" in a tree which was never installed."""
+    try:
+        return version("closeby")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def create_app(settings: Settings, deployment: Deployment | None = None) -> FastAPI:
+    """The app. It opens the deployment at start-up unless it is given one, and closes it at the end.
+
+    A start-up that fails raises StartupError from the lifespan.
+    """
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        opened = deployment or Deployment(settings)
+        admission = Admission(
+            settings.max_waiting_requests, settings.max_waiting_bytes, settings.max_body_bytes
+        )
+        metrics.watch(opened, admission)
+        app.state.service = Service(settings, opened, admission, metrics)
+        opened.start()
+        try:
+            yield
+        finally:
+            opened.close()
+
+    app = FastAPI(
+        title="closeby",
+        summary="Near-neighbour search at high similarity",
+        description=DESCRIPTION,
+        version=closeby_version(),
+        redirect_slashes=False,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.add_middleware(AccessMiddleware, metrics=metrics, api_key=settings.read_api_key())
+    for module in (operations, collections, points, queries):
+        app.include_router(module.router)
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(InvalidInputError, _on_service_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    openapi.install(app)
+    return app
+
+
+async def _on_service_error(request: Request, error: Exception) -> Response:
+    response = problem_of(error, request_id_of(request))
+    if response is None:
+        raise error
+    return response
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    faults = tuple(
+        FieldError(".".join(str(part) for part in fault["loc"][1:]), fault["msg"])
+        for fault in error.errors()
+    )
+    return problem_response(
+        "validation_error",
+        f"{faults[0].field}: {faults[0].message}",
+        request_id_of(request),
+        errors=faults,
+    )
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    """The framework's own errors: no route, no such method, unreadable request."""
+    if not isinstance(error, HTTPException):
+        raise error
+    codes = {
+        404: ("not_found", f"there is no {request.url.path[:200]}"),
+        405: ("method_not_allowed", f"{request.method} is not a method of this path"),
+    }
+    code, detail = codes.get(error.status_code, ("bad_request", str(error.detail)))
+    if error.status_code >= 500:
+        raise error
+    return problem_response(code, detail, request_id_of(request), headers=error.headers)
+
+
+async def _on_disconnect(request: Request, _error: Exception) -> Response:
+    """The caller left before the body was there; nobody reads this answer."""
+    return problem_response("bad_request", "the request was cut short", request_id_of(request))

@@ -1,0 +1,203 @@
+"""The command line: `closeby serve | demo | version`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from .app import closeby_version, create_app
+from .deployment import Deployment
+from .errors import AddressInUseError, StartupError
+from .settings import Settings, load_settings
+from .telemetry import configure_logging
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="closeby",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="""Near-neighbour search for sets, sequences, text and vectors at high similarity.
+
+    Start here:
+
+      closeby demo                          near-duplicate URLs and related genes, in a minute or two
+
+      closeby serve --data-dir ./data       a server on http://127.0.0.1:8080 ; see /docs there
+    """,
+)
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; 0 takes a free one and prints it. [default: 8080]")
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where the points are kept; made if missing. [default: ./closeby-data]"),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File whose first line every request must show as its key.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with any of the settings of docs/settings.md.")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error. [default: info]")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="json or text. [default: json]")] = None,
+) -> None:
+    """Serve collections over HTTP until SIGTERM or Ctrl-C.
+
+    Prints one line with the URL when it listens; logs go to stderr. A flag wins over the
+    environment (CLOSEBY_PORT, CLOSEBY_DATA_DIR, …), which wins over the --config file.
+
+    Examples:
+
+      closeby serve
+
+      closeby serve --port 0 --data-dir /var/lib/closeby --log-format text
+
+      CLOSEBY_API_KEY=secret closeby serve --host 0.0.0.0
+    """
+    try:
+        settings = load_settings(
+            config,
+            host=host,
+            port=port,
+            data_dir=data_dir,
+            api_key_file=api_key_file,
+            log_level=log_level,
+            log_format=log_format,
+        )
+        configure_logging(settings.log_level, settings.log_format)
+        listener = _listen(settings.host, settings.port)
+        try:
+            deployment = Deployment(settings)
+        except BaseException:
+            listener.close()
+            raise
+    except StartupError as error:
+        _fail(error)
+    _run(settings, deployment, listener)
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path | None, typer.Option(help="Also write the tables and numbers into this directory.")
+    ] = None,
+    queries: Annotated[
+        int, typer.Option(min=1, help="Queries over which recall is measured.")
+    ] = 500,
+) -> None:
+    """Find near-duplicate URLs and related genes over HTTP, with shipped data.
+
+    Starts a server of its own on a free port, and leaves nothing running.
+
+    Examples:
+
+      closeby demo
+
+      closeby demo --queries 100 --output ./demo-results
+    """
+    # Only the demo needs loaders, client and baselines; `serve` starts without them.
+    from .demo import run_demo
+
+    raise typer.Exit(run_demo(output, queries))
+
+
+@app.command()
+def version() -> None:
+    """Print the version.
+
+    Example:
+
+      closeby version
+    """
+    typer.echo(closeby_version())
+
+
+def main() -> None:
+    """Entry point of the `closeby` command."""
+    app()
+
+
+def _fail(error: StartupError) -> None:
+    typer.echo(f"closeby: {error.detail}", err=True)
+    raise typer.Exit(1)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises AddressInUseError with one clear line."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise AddressInUseError(f"cannot listen on {host}: {error.strerror}") from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise AddressInUseError(
+            f"cannot listen on {host} port {port}: {error.strerror}; another --port, or 0 for a"
+            " free one, may do"
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens, once it does."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            typer.echo(f"closeby listens on http://{shown}:{port}")
+
+
+def _run(settings: Settings, deployment: Deployment, listener: socket.socket) -> None:
+    config = uvicorn.Config(
+        create_app(settings, deployment),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=int(max(1, settings.shutdown_timeout)),
+    )
+    server = _Server(config)
+
+    def ignore(_signal: int, _frame: FrameType | None) -> None:
+        """uvicorn raises the signal again after it has shut down: a clean stop exits with 0."""
+
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, ignore)
+    try:
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(server.serve(sockets=[listener]))
+    finally:
+        deployment.close()
+    if not server.started:
+        raise typer.Exit(1)

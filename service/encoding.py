@@ -1,0 +1,102 @@
+"""Features of one point as bytes for the log, and back.
+
+    row    := header body
+    header := version u8 | kind u8 | zero u16 | count u32 | check u32        little-endian
+    body   := count elements: kind 1: uint32, kind 2: uint64 (a set, ascending),
+                              kind 3: float32 (a vector)
+    check  := lower 32 bits of XXH3-64 of the body
+
+A set is kept as uint32 where all elements of its batch fit. Every row is checked when it is read:
+a damaged one raises StoreUnavailableError and never becomes a wrong neighbour.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+import xxhash
+
+from closeby.index import SetBatch
+
+from .errors import StoreUnavailableError
+
+__all__ = ["Features", "decode_rows", "encode_rows"]
+
+Features = SetBatch | np.ndarray[tuple[int, int], np.dtype[np.float32]]
+"""Features of n points: sets in CSR form, or vectors float32 (n, d)."""
+
+VERSION = 1
+_SET32, _SET64, _VECTOR = 1, 2, 3
+_HEADER = struct.Struct("<BBHII")
+_DTYPES = {_SET32: np.dtype("<u4"), _SET64: np.dtype("<u8"), _VECTOR: np.dtype("<f4")}
+
+
+def encode_rows(features: Features) -> list[bytes]:
+    """One bytes object for each row."""
+    if isinstance(features, SetBatch):
+        elements = features.indices
+        small = not len(elements) or int(elements.max()) <= 0xFFFFFFFF
+        kind = _SET32 if small else _SET64
+        bounds = features.indptr
+    else:
+        kind = _VECTOR
+        elements = features.reshape(-1)
+        bounds = np.arange(len(features) + 1) * features.shape[1]
+    width = _DTYPES[kind].itemsize
+    body = memoryview(np.ascontiguousarray(elements, _DTYPES[kind])).cast("B")
+    stops = (bounds * width).tolist()
+    pack, digest = _HEADER.pack, xxhash.xxh3_64_intdigest
+    rows = []
+    for start, stop in zip(stops[:-1], stops[1:], strict=True):
+        part = body[start:stop]
+        check = digest(part) & 0xFFFFFFFF
+        rows.append(b"".join((pack(VERSION, kind, 0, (stop - start) // width, check), part)))
+    return rows
+
+
+def decode_rows(rows: Sequence[bytes]) -> Features:
+    """The inverse of `encode_rows`, for rows of one collection.
+
+    Raises StoreUnavailableError if a row is not what `encode_rows` writes.
+    """
+    bodies: list[memoryview] = []
+    kinds: list[int] = []
+    counts: list[int] = []
+    digest = xxhash.xxh3_64_intdigest
+    for position, row in enumerate(rows):
+        if len(row) < _HEADER.size:
+            raise _damaged(position, "shorter than its header")
+        version, kind, _, count, check = _HEADER.unpack_from(row)
+        if version != VERSION or kind not in _DTYPES:
+            raise _damaged(position, f"version {version}, kind {kind}")
+        body = memoryview(row)[_HEADER.size :]
+        if len(body) != count * _DTYPES[kind].itemsize:
+            raise _damaged(position, f"{len(body)} bytes for {count} elements")
+        if digest(body) & 0xFFFFFFFF != check:
+            raise _damaged(position, "the checksum does not match")
+        bodies.append(body)
+        kinds.append(kind)
+        counts.append(count)
+    present = set(kinds)
+    if _VECTOR in present:
+        if len(present) > 1 or len(set(counts)) > 1:
+            raise _damaged(0, "vectors of several kinds or dimensions in one collection")
+        joined = np.frombuffer(b"".join(bodies), _DTYPES[_VECTOR])
+        return joined.astype(np.float32).reshape(len(rows), counts[0])
+    indptr = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(counts, out=indptr[1:])
+    if len(present) <= 1:
+        dtype = _DTYPES[kinds[0] if kinds else _SET64]
+        return SetBatch(indptr, np.frombuffer(b"".join(bodies), dtype).astype(np.uint64))
+    # Batches of both widths in one chunk: rare enough to widen row by row.
+    parts = [
+        np.frombuffer(body, _DTYPES[kind]).astype(np.uint64)
+        for body, kind in zip(bodies, kinds, strict=True)
+    ]
+    return SetBatch(indptr, np.concatenate(parts))
+
+
+def _damaged(position: int, why: str) -> StoreUnavailableError:
+    return StoreUnavailableError(f"stored features are damaged (row {position} of a read): {why}")

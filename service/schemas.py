@@ -1,0 +1,304 @@
+"""The shapes on the wire as models: strict checks on the cold routes, OpenAPI for all.
+
+The hot routes check by hand (`wire`); their models here only describe.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+__all__ = ["MODELS", "CollectionBody", "schema_ref"]
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
+
+_FEATURES_SCHEMA: dict[str, Any] = {
+    "description": "How a point's raw input becomes a set or a vector.",
+    "oneOf": [
+        {
+            "type": "object",
+            "title": "shingles of a text",
+            "required": ["kind"],
+            "additionalProperties": False,
+            "properties": {
+                "kind": {"const": "shingles"},
+                "unit": {"enum": ["byte", "char", "word"], "default": "char"},
+                "n": {"type": "integer", "minimum": 1, "maximum": 64, "default": 4},
+            },
+        },
+        {
+            "type": "object",
+            "title": "k-mers of a DNA or RNA sequence",
+            "required": ["kind"],
+            "additionalProperties": False,
+            "properties": {
+                "kind": {"const": "kmers"},
+                "k": {"type": "integer", "minimum": 1, "maximum": 32, "default": 16},
+                "canonical": {"type": "boolean", "default": True},
+            },
+        },
+        {
+            "type": "object",
+            "title": "a set of integers",
+            "required": ["kind"],
+            "additionalProperties": False,
+            "properties": {"kind": {"const": "ids"}},
+        },
+        {
+            "type": "object",
+            "title": "a set of strings",
+            "required": ["kind"],
+            "additionalProperties": False,
+            "properties": {"kind": {"const": "tokens"}},
+        },
+        {
+            "type": "object",
+            "title": "a vector",
+            "required": ["kind", "dim"],
+            "additionalProperties": False,
+            "properties": {
+                "kind": {"const": "vector"},
+                "dim": {"type": "integer", "minimum": 1, "maximum": 65536},
+            },
+        },
+    ],
+}
+
+PointId = Annotated[
+    int | str,
+    WithJsonSchema(
+        {
+            "description": 'A whole number or a string; 5 and "5" are two ids.',
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
+                {"type": "string", "minLength": 1, "maxLength": 512},
+            ],
+        }
+    ),
+]
+Element = Annotated[
+    int | str,
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 2**64 - 1}, {"type": "string"}]}
+    ),
+]
+SetInput = Annotated[list[Element], Field(min_length=1, max_length=1_000_000)]
+VectorInput = Annotated[list[float], Field(min_length=1, max_length=65_536)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class CollectionBody(_Model):
+    """What a collection is made of. Two collections of equal configuration answer alike."""
+
+    features: Annotated[dict[str, Any], WithJsonSchema(_FEATURES_SCHEMA)]
+    metric: Literal["jaccard", "cosine", "ip"] | None = Field(
+        None, description="Default: jaccard for sets, cosine for vectors."
+    )
+    index: Literal["auto", "flinng", "flat"] = Field(
+        "auto", description="auto: flinng for sets, flat for vectors."
+    )
+    target_recall: float = Field(
+        0.95, ge=0.5, le=0.9999, description="Recall to aim at, of neighbours above `threshold`."
+    )
+    threshold: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Least similarity of a neighbour that matters. Default: .5, cosine .8.",
+    )
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of all hash functions.")
+
+
+class CollectionInfo(_Model):
+    """A collection and its state."""
+
+    name: str
+    metric: Literal["jaccard", "cosine", "ip"]
+    features: Annotated[dict[str, Any], WithJsonSchema(_FEATURES_SCHEMA)]
+    index: Literal["auto", "flinng", "flat"]
+    target_recall: float
+    threshold: float
+    seed: int
+    count: int
+    ready: bool
+    created_at: str
+    index_stats: dict[str, Any]
+
+
+class CollectionList(_Model):
+    """One page of collections; `next_cursor` is null on the last."""
+
+    collections: list[CollectionInfo]
+    next_cursor: str | None
+
+
+class PointBody(_Model):
+    """A point: an id and one of text, sequence, set, vector, as the collection holds."""
+
+    id: PointId
+    text: str = ""
+    sequence: str = ""
+    set: SetInput = []
+    vector: VectorInput = []
+    payload: dict[str, Any] | None = None
+
+
+class UpsertPoints(_Model):
+    """Points one by one."""
+
+    points: Annotated[list[PointBody], Field(min_length=1, max_length=10_000)]
+
+
+class UpsertColumns(_Model):
+    """Points as columns of equal length."""
+
+    ids: Annotated[list[PointId], Field(min_length=1, max_length=10_000)]
+    texts: list[str] = []
+    sequences: list[str] = []
+    sets: list[SetInput] = []
+    vectors: list[VectorInput] = []
+    payloads: list[dict[str, Any] | None] | None = None
+
+
+class UpsertAnswer(_Model):
+    """Distinct points stored: on disk, and found by the next query."""
+
+    upserted: int
+    took_ms: float
+
+
+class IdsBody(_Model):
+    """Ids to get or to delete."""
+
+    ids: Annotated[list[PointId], Field(min_length=1, max_length=10_000)]
+
+
+class PointsAnswer(_Model):
+    """The points that exist, in the order asked for, and the ids that do not."""
+
+    points: list[dict[str, Any]]
+    missing: list[PointId]
+
+
+class DeleteAnswer(_Model):
+    """Points that existed and are gone."""
+
+    deleted: int
+    took_ms: float
+
+
+class _Options(_Model):
+    limit: int = Field(10, ge=1, le=1000, description="Hits at most; the answer may be shorter.")
+    threshold: float | None = Field(None, description="Least similarity of a hit.")
+    target_recall: float | None = Field(None, gt=0, le=1, description="Takes effect at once.")
+    with_payload: bool = True
+
+
+class QueryBody(_Options):
+    """One of text, sequence, set, vector, as the collection holds."""
+
+    text: str = ""
+    sequence: str = ""
+    set: SetInput = []
+    vector: VectorInput = []
+
+
+class QueryBatchBody(_Options):
+    """One of texts, sequences, sets, vectors, as the collection holds."""
+
+    texts: Annotated[list[str], Field(min_length=1, max_length=1000)] = []
+    sequences: Annotated[list[str], Field(min_length=1, max_length=1000)] = []
+    sets: Annotated[list[SetInput], Field(min_length=1, max_length=1000)] = []
+    vectors: Annotated[list[VectorInput], Field(min_length=1, max_length=1000)] = []
+
+
+class HitBody(_Model):
+    """A neighbour; higher scores are nearer."""
+
+    id: PointId
+    score: float
+    payload: dict[str, Any] | None
+
+
+class HitsBody(_Model):
+    """Hits of one query, best first."""
+
+    hits: list[HitBody]
+
+
+class QueryAnswer(HitsBody):
+    """Hits, best first; `recall_estimate` is null where the engine cannot say."""
+
+    recall_estimate: float | None
+    took_ms: float
+
+
+class QueryBatchAnswer(_Model):
+    """Hits of each query, in the order of the queries."""
+
+    results: list[HitsBody]
+    recall_estimate: float | None
+    took_ms: float
+
+
+class FieldErrorBody(BaseModel):
+    """What is wrong with one field."""
+
+    field: str
+    message: str
+    limit: float | None = None
+
+
+class ProblemBody(BaseModel):
+    """An error, after RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: list[FieldErrorBody]
+    request_id: str
+
+
+class HealthAnswer(_Model):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class ReadyAnswer(_Model):
+    """Whether every collection is loaded, and how far the loading is."""
+
+    ready: bool
+    collections: int
+    loading: dict[str, dict[str, Any]]
+
+
+MODELS: list[type[BaseModel]] = [
+    CollectionBody,
+    CollectionInfo,
+    CollectionList,
+    UpsertPoints,
+    UpsertColumns,
+    UpsertAnswer,
+    IdsBody,
+    PointsAnswer,
+    DeleteAnswer,
+    QueryBody,
+    QueryBatchBody,
+    QueryAnswer,
+    QueryBatchAnswer,
+    ProblemBody,
+    HealthAnswer,
+    ReadyAnswer,
+]
+
+
+def schema_ref(model: type[BaseModel]) -> dict[str, str]:
+    """A reference to the schema of `model` within the OpenAPI document."""
+    return {"$ref": f"#/components/schemas/{model.__name__}"}

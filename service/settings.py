@@ -1,0 +1,188 @@
+"""All settings of the service, and the only place which reads the environment.
+
+A value is taken from the first of: a command-line flag (a keyword argument here), an environment
+variable `CLOSEBY_<NAME>`, the TOML file named by `--config` or `CLOSEBY_CONFIG`, the default.
+`docs/settings.md` lists them all.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from .errors import StartupError
+
+__all__ = ["ENV_PREFIX", "Settings", "SettingsError", "load_settings"]
+
+ENV_PREFIX = "CLOSEBY_"
+
+
+class SettingsError(StartupError):
+    """A setting is unknown or has an impossible value; the message names it."""
+
+
+class Settings(BaseSettings):
+    """Where the service listens, what it keeps, and how much it takes on.
+
+    Sizes are in bytes, times in seconds.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, extra="forbid", frozen=True, env_ignore_empty=True
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    data_dir: Path = Field(
+        Path("closeby-data"), description="Directory of the durable store; made if missing."
+    )
+    api_key: SecretStr | None = Field(
+        None,
+        description="If set, every request but `/healthz` and `/readyz` needs it, as"
+        " `Authorization: Bearer …` or `X-API-Key: …`.",
+    )
+    api_key_file: Path | None = Field(
+        None, description="File whose first line is the API key; better than the key in a flag."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged (to stderr)."
+    )
+    log_format: Literal["json", "text"] = Field(
+        "json", description="One JSON object a line, or text for people."
+    )
+    shutdown_timeout: float = Field(
+        30.0, gt=0, description="Seconds that requests in flight are given after SIGTERM."
+    )
+    query_threads: int = Field(
+        0, ge=0, le=1024, description="Threads that run queries; 0 means one a CPU, at least 2."
+    )
+    write_threads: int = Field(
+        16,
+        ge=1,
+        le=1024,
+        description="Threads that run upserts and deletes; most of their time"
+        " they wait for the disk.",
+    )
+    max_waiting_requests: int = Field(
+        512,
+        ge=1,
+        description="Queries and writes in progress or waiting; more are answered 429.",
+    )
+    max_waiting_bytes: int = Field(
+        512 << 20,
+        ge=1,
+        description="Bytes of request bodies held in memory at once; more are answered 429.",
+    )
+    max_body_bytes: int = Field(64 << 20, ge=1024, description="Bytes of one request body.")
+    max_points: int = Field(
+        10_000, ge=1, description="Points in one upsert, ids in one get or delete."
+    )
+    max_queries: int = Field(1_000, ge=1, description="Queries in one batch.")
+    max_limit: int = Field(1_000, ge=1, description="Largest `limit` of a query.")
+    max_id_bytes: int = Field(512, ge=1, description="UTF-8 bytes of an id which is a string.")
+    max_payload_bytes: int = Field(
+        64 << 10, ge=2, description="Bytes of one payload as compact JSON."
+    )
+    max_dim: int = Field(65_536, ge=1, description="Dimension of a vector collection.")
+    max_set_elements: int = Field(
+        1_000_000, ge=1, description="Distinct elements of one set, also of one made from text."
+    )
+
+    @model_validator(mode="after")
+    def _one_api_key(self) -> Settings:
+        if self.api_key is not None and self.api_key_file is not None:
+            raise ValueError("api_key and api_key_file cannot both be set")
+        if self.api_key is not None and not self.api_key.get_secret_value().strip():
+            raise ValueError("api_key is empty; leave it out to serve without a key")
+        return self
+
+    def read_api_key(self) -> str | None:
+        """The API key, from the file if one is named; None if no key is needed.
+
+        Raises SettingsError if the file cannot be read or is empty.
+        """
+        if self.api_key_file is None:
+            return None if self.api_key is None else self.api_key.get_secret_value().strip()
+        try:
+            lines = self.api_key_file.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise SettingsError(f"api_key_file {self.api_key_file}: {reason}") from error
+        if not lines or not lines[0].strip():
+            raise SettingsError(f"api_key_file {self.api_key_file} is empty")
+        return lines[0].strip()
+
+    @property
+    def query_thread_count(self) -> int:
+        """`query_threads`, with 0 resolved."""
+        return self.query_threads or max(2, os.cpu_count() or 1)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flag, then environment; `load_settings` adds the file. No dotenv, no secrets folder."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings
+
+
+def load_settings(config: Path | None = None, **flags: Any) -> Settings:
+    """Settings from flags (None means not given), environment and TOML file, in that order.
+
+    Raises SettingsError which names each wrong setting and where a file cannot be read.
+    """
+    named = config or os.environ.get(ENV_PREFIX + "CONFIG")
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return _settings_class(Path(named) if named else None)(**given)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{named}: not TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise SettingsError(f"{named}: {reason}") from error
+
+
+def _settings_class(path: Path | None) -> type[Settings]:
+    """`Settings`, reading `path` after flags and environment."""
+    if path is None:
+        return Settings
+    values = tomllib.loads(path.read_text("utf-8"))
+
+    class SettingsWithFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            higher = super().settings_customise_sources(settings_cls, **sources)
+            return *higher, InitSettingsSource(settings_cls, init_kwargs=values)
+
+    return SettingsWithFile
+
+
+def _explain(error: ValidationError) -> str:
+    """One line for each wrong setting. The value is left out: it may be a secret."""
+    faults = []
+    for fault in error.errors(include_url=False, include_input=False):
+        name = ".".join(str(part) for part in fault["loc"])
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            message = "there is no such setting"
+        faults.append(f"{name}: {message}" if name else message)
+    return "; ".join(faults)

@@ -1,0 +1,613 @@
+"""The durable store: what is acknowledged is here, on disk.
+
+One append-only log holds every put and every delete of every collection:
+
+    collections   id | name (unique) | config (JSON) | created_at
+    log           seq | collection | point | op | features | source | payload
+    head          one row: the next free seq
+    discarded     collections which were deleted and whose log rows are still being removed
+    meta          schema_version
+
+`seq` orders all writes. The current row of a point is the one of greatest `seq`; a row is never
+changed, so whoever holds a `seq` can read that version of the point at any later time and never
+sees a mixture. Seqs are taken from `head` inside the transaction which writes the rows: the lock
+on that row makes transactions commit in seq order, so a reader that follows the log by "seq
+greater than the last one I saw" misses nothing, in this process or in another.
+
+Group commit: requests queue their writes; one thread takes all that are waiting, writes them in
+one transaction and completes them after the commit (one fsync for all). A write that cannot be
+done is separated from the others and fails alone.
+
+There is no index on the point id. Random ids halve the ingest rate, and a shard knows the
+current seq of its points anyway.
+
+Plain SQLAlchemy Core types throughout; what is special to SQLite is in `_tune_sqlite`.
+"""
+
+from __future__ import annotations
+
+import collections
+import datetime
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import sqlalchemy as sa
+import structlog
+
+from .errors import (
+    CollectionExistsError,
+    CollectionNotFoundError,
+    DataDirError,
+    StoreUnavailableError,
+    TooManyRequestsError,
+)
+
+__all__ = [
+    "CollectionRecord",
+    "Entry",
+    "LogRow",
+    "Op",
+    "Store",
+    "StoredPoint",
+    "point_id",
+    "point_key",
+]
+
+SCHEMA_VERSION = 1
+MAX_GROUP_ROWS = 20_000
+"""Rows of one transaction: bounds how long a small write waits behind large ones."""
+PURGE_ROWS = 5_000
+"""Rows of a deleted collection which are removed between two other transactions."""
+LOOKUP_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+"""Lookups are padded to one of these sizes, so that few statements are ever prepared."""
+
+log = structlog.get_logger(__name__)
+
+_seq = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+_metadata = sa.MetaData()
+_meta = sa.Table(
+    "meta",
+    _metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+_head = sa.Table(
+    "head",
+    _metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("next", _seq, nullable=False),
+)
+_collections = sa.Table(
+    "collections",
+    _metadata,
+    sa.Column("id", _seq, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("config", sa.JSON, nullable=False),
+    sa.Column("created_at", sa.Text, nullable=False),
+)
+_discarded = sa.Table(
+    "discarded",
+    _metadata,
+    sa.Column("collection", _seq, primary_key=True, autoincrement=False),
+)
+_log = sa.Table(
+    "log",
+    _metadata,
+    sa.Column("seq", _seq, primary_key=True, autoincrement=False),
+    sa.Column("collection", _seq, nullable=False),
+    sa.Column("point", sa.Text, nullable=False),
+    sa.Column("op", sa.SmallInteger, nullable=False),
+    sa.Column("features", sa.LargeBinary),
+    sa.Column("source", sa.LargeBinary),
+    sa.Column("payload", sa.LargeBinary),
+    sa.Index("log_by_collection", "collection", "seq"),
+)
+
+
+class Op(IntEnum):
+    """What a log row does to its point."""
+
+    PUT = 1
+    DELETE = 2
+
+
+class Entry(NamedTuple):
+    """One row to append: a point's new version, or its deletion (`features` None).
+
+    `point` is the id as canonical JSON, so that 5 and "5" differ; `features` comes from
+    `features.encode_rows`; `source` is the raw input where features do not tell it; `payload`
+    is compact JSON.
+    """
+
+    point: str
+    op: Op
+    features: bytes | None = None
+    source: bytes | None = None
+    payload: bytes | None = None
+
+
+class LogRow(NamedTuple):
+    """One row of the log as it is replayed."""
+
+    seq: int
+    point: str
+    op: int
+    features: bytes | None
+    has_payload: bool
+
+
+class StoredPoint(NamedTuple):
+    """One version of a point as it is looked up."""
+
+    seq: int
+    point: str
+    features: bytes | None
+    source: bytes | None
+    payload: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionRecord:
+    """A collection as the store knows it; `created_at` is ISO 8601 in UTC."""
+
+    id: int
+    name: str
+    config: dict[str, Any]
+    created_at: str
+
+
+@dataclass(slots=True)
+class _Write:
+    """Rows of one request on their way to the disk."""
+
+    collection: int
+    entries: Sequence[Entry]
+    on_commit: Callable[[int], None] | None
+    done: Future[int]
+
+
+@dataclass(slots=True)
+class _Task:
+    """Something else that writes; it gets a transaction of its own."""
+
+    run: Callable[[sa.Connection], Any]
+    done: Future[Any]
+
+
+class Store:
+    """The log and the collections of one deployment. Thread-safe.
+
+    `url` is an SQLAlchemy URL. `max_queued_rows` bounds what waits for the disk: over it, `append`
+    raises TooManyRequestsError. Raises DataDirError if the store cannot be opened.
+    """
+
+    def __init__(self, url: str | sa.URL, *, max_queued_rows: int = 200_000) -> None:
+        self._engine = _open_engine(url)
+        self._insert = str(_log.insert().compile(dialect=self._engine.dialect))
+        self._positional = self._engine.dialect.positional
+        self._lookups: dict[tuple[int, str], str] = {}
+        self._queue: collections.deque[_Write | _Task] = collections.deque()
+        self._queued_rows = 0
+        self._max_queued_rows = max_queued_rows
+        self._wake = threading.Condition()
+        self._closing = False
+        self.commits = 0
+        """Transactions committed since the store was opened."""
+        try:
+            self._prepare_schema()
+        except sa.exc.DBAPIError as error:
+            self._engine.dispose()
+            raise DataDirError(f"the store cannot be opened: {error.orig}") from error
+        except BaseException:
+            self._engine.dispose()
+            raise
+        self._writer = threading.Thread(target=self._write_loop, name="closeby-store", daemon=True)
+        self._writer.start()
+
+    @classmethod
+    def open_directory(cls, directory: Path, *, max_queued_rows: int = 200_000) -> Store:
+        """The embedded store (SQLite) in `directory`, which must exist."""
+        url = sa.URL.create("sqlite", database=str(directory / "store.sqlite3"))
+        return cls(url, max_queued_rows=max_queued_rows)
+
+    def close(self) -> None:
+        """Finish what is queued, then close. Later writes raise StoreUnavailableError."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        self._writer.join()
+        self._engine.dispose()
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows which wait for the disk now."""
+        return self._queued_rows
+
+    # --- collections ---------------------------------------------------------------------------
+
+    def create_collection(self, name: str, config: dict[str, Any]) -> CollectionRecord:
+        """Record a new collection. Raises CollectionExistsError."""
+        created_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+        def run(connection: sa.Connection) -> CollectionRecord:
+            known = sa.select(_collections.c.id).where(_collections.c.name == name)
+            if connection.execute(known).first() is not None:
+                raise CollectionExistsError(f"collection {name!r} exists")
+            record = CollectionRecord(_take(connection, "collection", 1), name, config, created_at)
+            connection.execute(
+                _collections.insert().values(
+                    id=record.id, name=name, config=config, created_at=created_at
+                )
+            )
+            return record
+
+        record: CollectionRecord = self._submit(run)
+        return record
+
+    def delete_collection(self, collection: int) -> None:
+        """Forget a collection; its rows are removed in the background.
+
+        Raises CollectionNotFoundError.
+        """
+
+        def run(connection: sa.Connection) -> None:
+            gone = connection.execute(_collections.delete().where(_collections.c.id == collection))
+            if gone.rowcount == 0:
+                raise CollectionNotFoundError("the collection was deleted")
+            connection.execute(_discarded.insert().values(collection=collection))
+
+        self._submit(run)
+
+    def list_collections(self) -> list[CollectionRecord]:
+        """All collections, by name."""
+        with self._reading() as connection:
+            rows = connection.execute(sa.select(_collections).order_by(_collections.c.name))
+            return [CollectionRecord(r.id, r.name, r.config, r.created_at) for r in rows]
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def append(
+        self,
+        collection: int,
+        entries: Sequence[Entry],
+        on_commit: Callable[[int], None] | None = None,
+    ) -> Future[int]:
+        """Queue `entries`; the future gives the seq of the first, once all are on disk.
+
+        The others follow without a gap. `on_commit` is called with that seq in the writer's
+        thread, in log order, before the future is done; it must be quick and must not raise.
+        The future raises CollectionNotFoundError or StoreUnavailableError, and then no entry was
+        kept. Raises TooManyRequestsError if too much is waiting.
+        """
+        if not entries:
+            raise ValueError("nothing to append")
+        write = _Write(collection, entries, on_commit, Future())
+        with self._wake:
+            # A single write larger than the bound still goes through an empty queue.
+            if self._queued_rows and self._queued_rows + len(entries) > self._max_queued_rows:
+                raise TooManyRequestsError(
+                    f"{self._queued_rows} points are waiting for the disk", retry_after=1
+                )
+            self._enqueue(write)
+            self._queued_rows += len(entries)
+        return write.done
+
+    def _submit(self, run: Callable[[sa.Connection], Any]) -> Any:
+        task = _Task(run, Future())
+        with self._wake:
+            self._enqueue(task)
+        return task.done.result()
+
+    def _enqueue(self, item: _Write | _Task) -> None:
+        if self._closing:
+            raise StoreUnavailableError("the store is closed")
+        self._queue.append(item)
+        self._wake.notify()
+
+    def _write_loop(self) -> None:
+        purging = True
+        while True:
+            group = self._next_group(wait=not purging)
+            if group is None:
+                return
+            if not group:
+                purging = self._purge_some()
+            elif isinstance(group[0], _Task):
+                self._run_task(group[0])
+                purging = True
+            else:
+                self._commit_group([item for item in group if isinstance(item, _Write)])
+
+    def _next_group(self, *, wait: bool) -> list[_Write | _Task] | None:
+        """Writes for one transaction, or one task; empty if there is none; None at the end."""
+        with self._wake:
+            while wait and not self._queue and not self._closing:
+                self._wake.wait()
+            if not self._queue:
+                return None if self._closing else []
+            group = [self._queue.popleft()]
+            if isinstance(group[0], _Write):
+                rows = len(group[0].entries)
+                while self._queue:
+                    following = self._queue[0]
+                    if isinstance(following, _Task):
+                        break
+                    rows += len(following.entries)
+                    if rows > MAX_GROUP_ROWS:
+                        break
+                    group.append(self._queue.popleft())
+                self._queued_rows -= sum(len(w.entries) for w in group if isinstance(w, _Write))
+            return group
+
+    def _commit_group(self, writes: list[_Write]) -> None:
+        try:
+            firsts = self._insert_group(writes)
+        except Exception as error:  # whatever it is, the requests which wait must hear of it
+            self._fail_group(writes, error)
+            return
+        for write, first in zip(writes, firsts, strict=True):
+            if isinstance(first, Exception):
+                write.done.set_exception(first)
+                continue
+            if write.on_commit is not None:
+                write.on_commit(first)
+            write.done.set_result(first)
+
+    def _fail_group(self, writes: list[_Write], error: Exception) -> None:
+        """Nothing of `writes` was kept: do each alone, so that only the guilty one fails."""
+        if len(writes) > 1:
+            for write in writes:
+                self._commit_group([write])
+            return
+        log.error("commit_failed", error=str(error), rows=len(writes[0].entries))
+        writes[0].done.set_exception(_unavailable(error))
+
+    def _insert_group(self, writes: list[_Write]) -> list[int | Exception]:
+        """The first seq of each write, or why it was left out; on disk on return."""
+        with self._engine.begin() as connection:
+            total = sum(len(write.entries) for write in writes)
+            seq = _take(connection, "log", total)
+            wanted = {write.collection for write in writes}
+            known = set(
+                connection.scalars(
+                    sa.select(_collections.c.id).where(_collections.c.id.in_(wanted))
+                )
+            )
+            rows: list[tuple[Any, ...]] = []
+            firsts: list[int | Exception] = []
+            for write in writes:
+                if write.collection not in known:
+                    firsts.append(CollectionNotFoundError("the collection was deleted"))
+                    continue
+                firsts.append(seq)
+                collection = write.collection
+                rows.extend((i, collection, *entry) for i, entry in enumerate(write.entries, seq))
+                seq += len(write.entries)
+            if rows:
+                connection.exec_driver_sql(self._insert, self._parameters(rows))
+        self.commits += 1
+        return firsts
+
+    def _parameters(self, rows: list[tuple[Any, ...]]) -> Any:
+        if self._positional:
+            return rows
+        names = _log.c.keys()
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def _run_task(self, task: _Task) -> None:
+        try:
+            with self._engine.begin() as connection:
+                result = task.run(connection)
+        except (CollectionExistsError, CollectionNotFoundError) as error:
+            task.done.set_exception(error)
+        except Exception as error:  # handed to the caller who waits
+            task.done.set_exception(_unavailable(error))
+        else:
+            self.commits += 1
+            task.done.set_result(result)
+
+    def _purge_some(self) -> bool:
+        """Remove some rows of deleted collections; False if none are left."""
+        try:
+            with self._engine.begin() as connection:
+                found = connection.execute(sa.select(_discarded.c.collection).limit(1)).scalar()
+                if found is None:
+                    return False
+                some = (
+                    sa.select(_log.c.seq).where(_log.c.collection == found).limit(PURGE_ROWS)
+                ).scalar_subquery()
+                gone = connection.execute(_log.delete().where(_log.c.seq.in_(some)))
+                if gone.rowcount == 0:
+                    connection.execute(_discarded.delete().where(_discarded.c.collection == found))
+        except sa.exc.DBAPIError as error:
+            log.warning("purge_failed", error=str(error))
+            return False
+        return True
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def read_from(self, collection: int, after: int, chunk: int = 10_000) -> Iterator[list[LogRow]]:
+        """The collection's rows with a seq greater than `after`, in order, `chunk` at a time.
+
+        Each chunk is read at once and no lock is held between two: a slow reader hinders nobody.
+        Raises StoreUnavailableError.
+        """
+        columns = (
+            _log.c.seq,
+            _log.c.point,
+            _log.c.op,
+            _log.c.features,
+            _log.c.payload.is_not(None),
+        )
+        statement = (
+            sa.select(*columns)
+            .where(_log.c.collection == collection, _log.c.seq > sa.bindparam("after"))
+            .order_by(_log.c.seq)
+            .limit(chunk)
+        )
+        while True:
+            with self._reading() as connection:
+                rows = [
+                    LogRow(seq, point, op, features, bool(has_payload))
+                    for seq, point, op, features, has_payload in connection.execute(
+                        statement, {"after": after}
+                    )
+                ]
+            if rows:
+                yield rows
+                after = rows[-1].seq
+            if len(rows) < chunk:
+                return
+
+    def get(self, seqs: Sequence[int]) -> dict[int, StoredPoint]:
+        """The rows of `seqs`, by seq; a seq whose row is gone is left out.
+
+        Raises StoreUnavailableError.
+        """
+        return {
+            row[0]: StoredPoint(*row)
+            for row in self._lookup(seqs, "seq, point, features, source, payload")
+        }
+
+    def get_payloads(self, seqs: Sequence[int]) -> dict[int, bytes]:
+        """Payloads (compact JSON) by seq; those without are left out."""
+        return {
+            seq: payload
+            for seq, payload in self._lookup(seqs, "seq, payload")
+            if payload is not None
+        }
+
+    def count_rows(self, collection: int) -> int:
+        """Log rows of the collection, superseded ones and deletions included."""
+        statement = sa.select(sa.func.count()).where(_log.c.collection == collection)
+        with self._reading() as connection:
+            return int(connection.execute(statement).scalar_one())
+
+    def _lookup(self, seqs: Sequence[int], columns: str) -> Iterator[Any]:
+        largest = LOOKUP_SIZES[-1]
+        with self._reading() as connection:
+            for start in range(0, len(seqs), largest):
+                part = list(seqs[start : start + largest])
+                size = next(size for size in LOOKUP_SIZES if size >= len(part))
+                part.extend([part[-1]] * (size - len(part)))
+                parameters: Any = (
+                    tuple(part)
+                    if self._positional
+                    else {f"s{i}": seq for i, seq in enumerate(part)}
+                )
+                yield from connection.exec_driver_sql(
+                    self._lookup_statement(size, columns), parameters
+                )
+
+    def _lookup_statement(self, size: int, columns: str) -> str:
+        """Text of the lookup of `size` seqs in the driver's own parameter style, made once."""
+        key = (size, columns)
+        statement = self._lookups.get(key)
+        if statement is None:
+            names = [_log.c[name] for name in columns.split(", ")]
+            wanted = [sa.bindparam(f"s{i}", type_=_seq) for i in range(size)]
+            # or_(seq = ?, …) would plan worse; IN over single parameters keeps their order.
+            clause = _log.c.seq.in_(wanted)
+            statement = str(sa.select(*names).where(clause).compile(dialect=self._engine.dialect))
+            self._lookups[key] = statement
+        return statement
+
+    def _reading(self) -> _Reading:
+        return _Reading(self._engine)
+
+    # --- schema --------------------------------------------------------------------------------
+
+    def _prepare_schema(self) -> None:
+        _metadata.create_all(self._engine)
+        with self._engine.begin() as connection:
+            stored = connection.execute(
+                sa.select(_meta.c.value).where(_meta.c.key == "schema_version")
+            ).scalar()
+            if stored is None:
+                connection.execute(
+                    _meta.insert().values(key="schema_version", value=str(SCHEMA_VERSION))
+                )
+                connection.execute(
+                    _head.insert(), [{"name": n, "next": 1} for n in ("log", "collection")]
+                )
+            elif stored != str(SCHEMA_VERSION):
+                raise DataDirError(
+                    f"the store has schema version {stored}, this closeby reads version"
+                    f" {SCHEMA_VERSION}; use the closeby that wrote it, or a newer one"
+                )
+
+
+class _Reading:
+    """A connection for reading; errors of the database become StoreUnavailableError."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._connection: sa.Connection | None = None
+
+    def __enter__(self) -> sa.Connection:
+        try:
+            self._connection = self._engine.connect()
+        except sa.exc.SQLAlchemyError as error:
+            raise _unavailable(error) from error
+        return self._connection
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        assert self._connection is not None  # noqa: S101 - __enter__ came first
+        self._connection.close()
+        if isinstance(error, sa.exc.SQLAlchemyError):
+            raise _unavailable(error) from error
+
+
+def point_key(point: int | str) -> str:
+    """A point id as canonical JSON text, so that 5 and "5" stay distinct."""
+    return orjson.dumps(point).decode()
+
+
+def point_id(key: str) -> int | str:
+    """The inverse of `point_key`."""
+    found: int | str = orjson.loads(key)
+    return found
+
+
+def _take(connection: sa.Connection, name: str, count: int) -> int:
+    """The first of `count` new numbers of the counter `name`, which stays locked till commit."""
+    mine = _head.c.name == name
+    connection.execute(_head.update().where(mine).values(next=_head.c.next + count))
+    following = connection.execute(sa.select(_head.c.next).where(mine)).scalar_one()
+    return int(following) - count
+
+
+def _unavailable(error: Exception) -> StoreUnavailableError:
+    # The driver's own words ("disk full") help; the statement and its parameters do not.
+    reason = getattr(error, "orig", None) or error
+    return StoreUnavailableError(f"the store failed: {reason}", retry_after=1)
+
+
+def _open_engine(url: str | sa.URL) -> sa.Engine:
+    engine = sa.create_engine(url, pool_size=8, max_overflow=64)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _tune_sqlite)
+    return engine
+
+
+def _tune_sqlite(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    try:
+        for pragma in (
+            # Pages of 8 KiB: twice the bulk insert rate of 4 KiB pages with features of .5 KB.
+            "page_size=8192",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "wal_autocheckpoint=2000",
+            "busy_timeout=10000",
+            "cache_size=-32768",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+    finally:
+        cursor.close()

@@ -1,0 +1,114 @@
+"""Metrics and logs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from .admission import Admission
+from .deployment import Deployment
+
+__all__ = ["Metrics", "configure_logging"]
+
+BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """The metrics of one app, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "closeby_requests",
+            "Requests answered.",
+            ("method", "route", "status"),
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "closeby_request_seconds",
+            "Time from the first byte of a request to the last of its answer.",
+            ("method", "route"),
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self.upserted = Counter(
+            "closeby_points_upserted", "Points acknowledged.", registry=self.registry
+        )
+        self.queries = Counter("closeby_queries", "Queries answered.", registry=self.registry)
+        self.in_progress = Gauge(
+            "closeby_requests_in_progress", "Requests being answered.", registry=self.registry
+        )
+
+    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one request."""
+        self._requests.labels(method, route, status).inc()
+        self._seconds.labels(method, route).observe(seconds)
+
+    def watch(self, deployment: Deployment, admission: Admission) -> None:
+        """Report the state of these at each scrape."""
+        self.registry.register(_StateCollector(deployment, admission))
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class _StateCollector(Collector):
+    def __init__(self, deployment: Deployment, admission: Admission) -> None:
+        self._deployment = deployment
+        self._admission = admission
+
+    def collect(self) -> Iterator[Metric]:
+        """The state now."""
+        shards = self._deployment.registry.shards()
+        points = GaugeMetricFamily("closeby_points", "Points.", labels=["collection"])
+        ready = GaugeMetricFamily("closeby_collection_ready", "1 if loaded.", labels=["collection"])
+        for shard in shards:
+            points.add_metric([shard.record.name], len(shard))
+            ready.add_metric([shard.record.name], float(shard.ready))
+        yield points
+        yield ready
+        store = self._deployment.store
+        yield GaugeMetricFamily(
+            "closeby_store_queued_points", "Points waiting for the disk.", store.queued_rows
+        )
+        yield CounterMetricFamily("closeby_store_commits", "Transactions on disk.", store.commits)
+        yield GaugeMetricFamily(
+            "closeby_body_bytes", "Bytes of request bodies in memory.", self._admission.held
+        )
+
+
+def configure_logging(level: str, style: str) -> None:
+    """Logs go to stderr: one JSON object a line, or text for people."""
+    threshold = getattr(logging, level.upper())
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if style == "json"
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    )
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last = [structlog.processors.format_exc_info] if style == "json" else []
+    structlog.configure(
+        processors=[*shared, *last, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    # The server's own few lines (uvicorn, sqlalchemy) in the same shape.
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=[*shared, *last])
+    )
+    logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
