@@ -25,12 +25,15 @@ HEADER = f"""\
 
 
 def requirements() -> list[str]:
-    """What the project asks for: the build's, its own, and the test and lint extras."""
+    """What the project asks for: the builds', its own, and the test and lint extras."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    client = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())
     project = pyproject["project"]
     extras = project["optional-dependencies"]
     return [
         *pyproject["build-system"]["requires"],
+        *client["build-system"]["requires"],
+        *client["project"]["dependencies"],
         *project["dependencies"],
         *extras["test"],
         *extras["lint"],

@@ -60,7 +60,7 @@ case $engine in
     }
     inside() { "$engine" exec "$name" "$@"; }
     stop() {
-      "$engine" stop --time 30 "$name" > /dev/null
+      "$engine" stop --time 45 "$name" > /dev/null
       local code
       code=$("$engine" inspect --format '{{.State.ExitCode}}' "$name")
       "$engine" rm "$name" > /dev/null

@@ -61,7 +61,7 @@ def pins() -> dict[str, list[Requirement]]:
 @pytest.mark.parametrize(
     ("path", "pattern"),
     [
-        ("client/pyproject.toml", r'(?m)^version = "(.+)"$'),
+        ("client/_version.py", r'(?m)^__version__ = "(.+)"$'),
         ("docker/Dockerfile", r"(?m)^ARG VERSION=(\S+)$"),
         ("docker/compose.yaml", r"(?m)^ +image: closeby:(\S+)$"),
         ("CHANGELOG.md", r"(?m)^## (?:\[)?(\d+\.\d+\.\d+)"),
@@ -77,8 +77,9 @@ def test_every_version_is_the_projects(project: dict[str, Any], path: str, patte
 def declared_requirements() -> list[str]:
     pyproject = toml_of("pyproject.toml")
     extras = pyproject["project"]["optional-dependencies"]
+    client = toml_of("client/pyproject.toml")
     wanted = [*pyproject["build-system"]["requires"], *pyproject["project"]["dependencies"]]
-    wanted += toml_of("client/pyproject.toml")["project"]["dependencies"]
+    wanted += [*client["build-system"]["requires"], *client["project"]["dependencies"]]
     return sorted({*wanted, *extras["test"], *extras["lint"]})
 
 
