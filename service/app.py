@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
+from closeby.index.errors import InvalidInputError
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-
-from closeby.index.errors import InvalidInputError
 
 from . import openapi
 from .access import AccessMiddleware, request_id_of
@@ -43,7 +42,7 @@ def closeby_version() -> str:
 
 
 def create_app(settings: Settings, deployment: Deployment | None = None) -> FastAPI:
-    """The app. It opens the deployment at start-up unless it is given one, and closes it at the end.
+    """The app. Opens the deployment at start-up unless given one, and closes it at the end.
 
     A start-up that fails raises StartupError from the lifespan.
     """

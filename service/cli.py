@@ -30,9 +30,9 @@ app = typer.Typer(
 
     Start here:
 
-      closeby demo                          near-duplicate URLs and related genes, in a minute or two
+      closeby demo                       near-duplicate URLs and related genes, in a minute
 
-      closeby serve --data-dir ./data       a server on http://127.0.0.1:8080 ; see /docs there
+      closeby serve --data-dir ./data    a server on http://127.0.0.1:8080 ; see /docs there
     """,
 )
 
@@ -65,7 +65,7 @@ def serve(
     Prints one line with the URL when it listens; logs go to stderr. A flag wins over the
     environment (CLOSEBY_PORT, CLOSEBY_DATA_DIR, …), which wins over the --config file.
 
-    Examples:
+    For example:
 
       closeby serve
 
@@ -108,7 +108,7 @@ def demo(
 
     Starts a server of its own on a free port, and leaves nothing running.
 
-    Examples:
+    For example:
 
       closeby demo
 
@@ -124,7 +124,7 @@ def demo(
 def version() -> None:
     """Print the version.
 
-    Example:
+    For example:
 
       closeby version
     """
@@ -190,7 +190,7 @@ def _run(settings: Settings, deployment: Deployment, listener: socket.socket) ->
     server = _Server(config)
 
     def ignore(_signal: int, _frame: FrameType | None) -> None:
-        """uvicorn raises the signal again after it has shut down: a clean stop exits with 0."""
+        """Uvicorn raises the signal again after it has shut down: a clean stop exits with 0."""
 
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, ignore)

@@ -12,29 +12,35 @@ a damaged one raises StoreUnavailableError and never becomes a wrong neighbour.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xxhash
-
 from closeby.index import SetBatch
 
 from .errors import StoreUnavailableError
 
 __all__ = ["Features", "decode_rows", "encode_rows"]
 
-Features = SetBatch | np.ndarray[tuple[int, int], np.dtype[np.float32]]
+Features = SetBatch | np.ndarray[Any, np.dtype[np.float32]]
 """Features of n points: sets in CSR form, or vectors float32 (n, d)."""
 
 VERSION = 1
 _SET32, _SET64, _VECTOR = 1, 2, 3
 _HEADER = struct.Struct("<BBHII")
-_DTYPES = {_SET32: np.dtype("<u4"), _SET64: np.dtype("<u8"), _VECTOR: np.dtype("<f4")}
+_DTYPES: dict[int, np.dtype[Any]] = {
+    _SET32: np.dtype("<u4"),
+    _SET64: np.dtype("<u8"),
+    _VECTOR: np.dtype("<f4"),
+}
 
 
 def encode_rows(features: Features) -> list[bytes]:
     """One bytes object for each row."""
+    elements: np.ndarray[Any, np.dtype[Any]]
     if isinstance(features, SetBatch):
         elements = features.indices
         small = not len(elements) or int(elements.max()) <= 0xFFFFFFFF
@@ -45,11 +51,11 @@ def encode_rows(features: Features) -> list[bytes]:
         elements = features.reshape(-1)
         bounds = np.arange(len(features) + 1) * features.shape[1]
     width = _DTYPES[kind].itemsize
-    body = memoryview(np.ascontiguousarray(elements, _DTYPES[kind])).cast("B")
+    body = memoryview(elements.astype(_DTYPES[kind]).tobytes())
     stops = (bounds * width).tolist()
     pack, digest = _HEADER.pack, xxhash.xxh3_64_intdigest
     rows = []
-    for start, stop in zip(stops[:-1], stops[1:], strict=True):
+    for start, stop in itertools.pairwise(stops):
         part = body[start:stop]
         check = digest(part) & 0xFFFFFFFF
         rows.append(b"".join((pack(VERSION, kind, 0, (stop - start) // width, check), part)))
@@ -84,7 +90,8 @@ def decode_rows(rows: Sequence[bytes]) -> Features:
         if len(present) > 1 or len(set(counts)) > 1:
             raise _damaged(0, "vectors of several kinds or dimensions in one collection")
         joined = np.frombuffer(b"".join(bodies), _DTYPES[_VECTOR])
-        return joined.astype(np.float32).reshape(len(rows), counts[0])
+        vectors: np.ndarray[Any, np.dtype[np.float32]] = joined.astype(np.float32)
+        return vectors.reshape(len(rows), counts[0])
     indptr = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(counts, out=indptr[1:])
     if len(present) <= 1:

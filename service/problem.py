@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from starlette.responses import Response
-
 from closeby.index.errors import InvalidInputError
+from starlette.responses import Response
 
 from .errors import FieldError, ServiceError
 

@@ -7,7 +7,6 @@ import threading
 from typing import Any
 
 import structlog
-
 from closeby.index.errors import InvalidInputError
 
 from .errors import CollectionExistsError, CollectionNotFoundError, ServiceError

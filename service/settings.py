@@ -137,7 +137,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flag, then environment; `load_settings` adds the file. No dotenv, no secrets folder."""
-        del dotenv_settings, file_secret_settings
+        del settings_cls, dotenv_settings, file_secret_settings
         return init_settings, env_settings
 
 
@@ -168,10 +168,16 @@ def _settings_class(path: Path | None) -> type[Settings]:
     class SettingsWithFile(Settings):
         @classmethod
         def settings_customise_sources(
-            cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            higher = super().settings_customise_sources(settings_cls, **sources)
-            return *higher, InitSettingsSource(settings_cls, init_kwargs=values)
+            del dotenv_settings, file_secret_settings
+            lowest = InitSettingsSource(settings_cls, init_kwargs=values)
+            return init_settings, env_settings, lowest
 
     return SettingsWithFile
 

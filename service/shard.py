@@ -16,15 +16,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import orjson
 import structlog
-
 from closeby.index import (
     Engine,
     Featurizer,
@@ -275,7 +274,8 @@ class Shard:
         latest: dict[int | str, int | None] = {}
         for write in writes:
             if write.is_put:
-                latest.update(zip(write.ids, range(write.first, write.first + len(write.ids))))
+                seqs = range(write.first, write.first + len(write.ids))
+                latest.update(zip(write.ids, seqs, strict=True))
                 continue
             for point in write.ids:
                 current = latest[point] if point in latest else self._live.seq(point)
@@ -409,7 +409,10 @@ class Shard:
 
     def _features(self, inputs: Sequence[Any] | np.ndarray[Any, Any]) -> Features:
         """Features of raw inputs, each row of which can be stored and searched."""
-        features: Features = self._engine.check(self.featurizer.features(inputs))
+        raw = self.featurizer.features(cast(Sequence[Any], inputs))
+        features: Features = self._engine.check(raw)
+            self.featurizer.features(cast(Sequence[Any], inputs))
+        )
         name = self.featurizer.field
         empty = self.featurizer.empty_rows(features)
         if len(empty):

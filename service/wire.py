@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-
 from closeby.index import Featurizer
 from closeby.index.errors import InvalidInputError
 

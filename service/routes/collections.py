@@ -9,18 +9,16 @@ from typing import Annotated, Any
 
 import orjson
 import pydantic
-from fastapi import APIRouter, Path, Query, Request
-from starlette.responses import Response
-
 from closeby.index import featurizer_from
 from closeby.index.errors import InvalidInputError
-
-from ..errors import FieldError, ValidationError
-from ..openapi import describe
-from ..schemas import NAME_PATTERN, CollectionBody, CollectionInfo, CollectionList
-from ..service import Service, service_of
-from ..shard import Shard
-from ..wire import parse_json
+from closeby.service.errors import FieldError, ValidationError
+from closeby.service.openapi import describe
+from closeby.service.schemas import NAME_PATTERN, CollectionBody, CollectionInfo, CollectionList
+from closeby.service.service import Service, service_of
+from closeby.service.shard import Shard
+from closeby.service.wire import parse_json
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
 
 __all__ = ["CollectionName", "router"]
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+from closeby.service.openapi import describe
+from closeby.service.schemas import HealthAnswer, ReadyAnswer
+from closeby.service.service import service_of
 from fastapi import APIRouter, Request
 from starlette.responses import Response
-
-from ..openapi import describe
-from ..schemas import HealthAnswer, ReadyAnswer
-from ..service import service_of
 
 __all__ = ["router"]
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import time
 
 import orjson
-from fastapi import APIRouter, Request
-from starlette.responses import Response
-
 from closeby.index.errors import InvalidInputError
-
-from ..openapi import describe
-from ..schemas import (
+from closeby.service.openapi import describe
+from closeby.service.routes.collections import CollectionName
+from closeby.service.schemas import (
     DeleteAnswer,
     IdsBody,
     PointsAnswer,
@@ -19,11 +16,12 @@ from ..schemas import (
     UpsertColumns,
     UpsertPoints,
 )
-from ..service import service_of
-from ..settings import Settings
-from ..shard import Shard
-from ..wire import at_path, dump_points, parse_ids, parse_upsert
-from .collections import CollectionName
+from closeby.service.service import service_of
+from closeby.service.settings import Settings
+from closeby.service.shard import Shard
+from closeby.service.wire import at_path, dump_points, parse_ids, parse_upsert
+from fastapi import APIRouter, Request
+from starlette.responses import Response
 
 __all__ = ["router"]
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from fastapi import APIRouter, Request
-from starlette.responses import Response
-
 from closeby.index import Featurizer
 from closeby.index.errors import InvalidInputError
-
-from ..openapi import describe
-from ..schemas import QueryAnswer, QueryBatchAnswer, QueryBatchBody, QueryBody
-from ..service import service_of
-from ..settings import Settings
-from ..shard import Shard
-from ..wire import QueryRequest, at_path, dump_answer, parse_query, parse_query_batch
-from .collections import CollectionName
+from closeby.service.openapi import describe
+from closeby.service.routes.collections import CollectionName
+from closeby.service.schemas import QueryAnswer, QueryBatchAnswer, QueryBatchBody, QueryBody
+from closeby.service.service import service_of
+from closeby.service.settings import Settings
+from closeby.service.shard import Shard
+from closeby.service.wire import QueryRequest, at_path, dump_answer, parse_query, parse_query_batch
+from fastapi import APIRouter, Request
+from starlette.responses import Response
 
 __all__ = ["router"]
 
