@@ -411,8 +411,6 @@ class Shard:
         """Features of raw inputs, each row of which can be stored and searched."""
         raw = self.featurizer.features(cast(Sequence[Any], inputs))
         features: Features = self._engine.check(raw)
-            self.featurizer.features(cast(Sequence[Any], inputs))
-        )
         name = self.featurizer.field
         empty = self.featurizer.empty_rows(features)
         if len(empty):

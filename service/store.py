@@ -491,8 +491,9 @@ class Store:
             return int(connection.execute(statement).scalar_one())
 
     def _lookup(self, seqs: Sequence[int], columns: str) -> Iterator[Any]:
-        """Rows of `seqs`. By the driver itself: a query waits for this, and the layer above it
-        takes three times as long as the lookup.
+        """Rows of `seqs`, through the driver itself.
+
+        A query waits for this, and the layer above takes three times as long as the lookup.
         """
         largest = LOOKUP_SIZES[-1]
         try:
