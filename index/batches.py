@@ -83,7 +83,12 @@ def as_set_batch(sets: Any) -> SetBatch:
         return sets
     if hasattr(sets, "indptr") and hasattr(sets, "indices"):
         return _from_csr(*_nonzero_csr(sets))
-    if isinstance(sets, tuple) and len(sets) == 2 and np.ndim(sets[0]) == 1 and np.ndim(sets[1]) == 1:
+    if (
+        isinstance(sets, tuple)
+        and len(sets) == 2
+        and np.ndim(sets[0]) == 1
+        and np.ndim(sets[1]) == 1
+    ):
         return _from_csr(*sets)
     if isinstance(sets, (str, bytes)) or not isinstance(sets, Iterable):
         raise InvalidInputError(
@@ -110,7 +115,9 @@ def _nonzero_csr(matrix: Any) -> tuple[Any, Any]:
 def _from_csr(indptr: Any, indices: Any) -> SetBatch:
     offsets = np.asarray(indptr)
     if offsets.ndim != 1 or offsets.dtype.kind not in "iu" or len(offsets) == 0:
-        raise InvalidInputError("indptr must be a 1-d integer array of n + 1 offsets", field="indptr")
+        raise InvalidInputError(
+            "indptr must be a 1-d integer array of n + 1 offsets", field="indptr"
+        )
     elements = _elements(indices, None).copy()
     offsets = offsets.astype(np.int64)
     if offsets[0] != 0 or offsets[-1] != len(elements) or np.any(np.diff(offsets) < 0):
@@ -140,7 +147,10 @@ def _exact_integers(row: Any, number: int | None) -> npt.NDArray[Any]:
         items = list(row)
     except TypeError:
         items = [None]
-    if any(isinstance(item, (bool, np.bool_)) or not isinstance(item, (int, np.integer)) for item in items):
+    if any(
+        isinstance(item, (bool, np.bool_)) or not isinstance(item, (int, np.integer))
+        for item in items
+    ):
         raise InvalidInputError("set elements must be integers", field="set", row=number)
     try:
         return np.array(items, np.uint64)
@@ -151,7 +161,9 @@ def _exact_integers(row: Any, number: int | None) -> npt.NDArray[Any]:
 
 
 def _sorted_unique(indptr: Int64Array, indices: UInt64Array) -> SetBatch:
-    return SetBatch(*_native.sort_unique(np.ascontiguousarray(indptr), np.ascontiguousarray(indices)))
+    return SetBatch(
+        *_native.sort_unique(np.ascontiguousarray(indptr), np.ascontiguousarray(indices))
+    )
 
 
 def as_dense_batch(vectors: Any, dim: int | None = None) -> FloatArray:

@@ -28,7 +28,9 @@ class Column:
         """Add rows behind the last."""
         end = self._rows + len(rows)
         if end > len(self._array):
-            grown = np.zeros((max(end, 2 * len(self._array), 1024), *self._array.shape[1:]), self._array.dtype)
+            grown = np.zeros(
+                (max(end, 2 * len(self._array), 1024), *self._array.shape[1:]), self._array.dtype
+            )
             grown[: self._rows] = self._array[: self._rows]
             self._array = grown
         self._array[self._rows : end] = rows

@@ -96,7 +96,7 @@ def check_batch(batch: Any, metric: Metric, dim: int | None) -> Batch:
         raise InvalidInputError(
             "a vector of zeros has no direction, so no cosine", field="vector", row=int(zero[0])
         )
-    return (vectors / norms[:, None]).astype(np.float32)
+    return np.asarray(vectors / norms[:, None], np.float32)
 
 
 def check_ids(ids: Any, count: int, next_id: int) -> Int64Array:

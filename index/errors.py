@@ -25,7 +25,12 @@ class InvalidInputError(ClosebyError, ValueError):
     """
 
     def __init__(
-        self, message: str, *, field: str | None = None, row: int | None = None, limit: int | None = None
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        row: int | None = None,
+        limit: int | None = None,
     ) -> None:
         super().__init__(message)
         self.field = field

@@ -34,7 +34,8 @@ class Featurizer(ABC):
 
     Attributes:
         kind: name in a specification.
-        field: name of the raw input in a point: ``"text"``, ``"sequence"``, ``"set"``, ``"vector"``.
+        field: name of the raw input in a point: ``"text"``, ``"sequence"``, ``"set"`` or
+            ``"vector"``.
     """
 
     kind: ClassVar[str]
@@ -71,7 +72,9 @@ def _utf8(inputs: Sequence[Any], field: str) -> list[bytes]:
             encoded.append(text.encode())
         except UnicodeEncodeError:
             raise InvalidInputError(
-                f"{field} must be valid Unicode; it holds an unpaired surrogate", field=field, row=row
+                f"{field} must be valid Unicode; it holds an unpaired surrogate",
+                field=field,
+                row=row,
             ) from None
     return encoded
 
@@ -100,9 +103,7 @@ class Shingles(Featurizer):
 
     def __init__(self, unit: str = "char", n: int = 4) -> None:
         if unit not in ("byte", "char", "word"):
-            raise InvalidInputError(
-                'unit must be "byte", "char" or "word"', field="features.unit"
-            )
+            raise InvalidInputError('unit must be "byte", "char" or "word"', field="features.unit")
         self.unit = unit
         self.n = _whole_number(n, "features.n", 1, MAX_SHINGLE)
 
@@ -201,7 +202,7 @@ class Vector(Featurizer):
         """See :class:`Featurizer`."""
         return {"kind": self.kind, "dim": self.dim}
 
-    def features(self, inputs: Sequence[Any]) -> FloatArray:
+    def features(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> FloatArray:
         """See :class:`Featurizer`; inputs are lists of floats, or one array (n, dim)."""
         if isinstance(inputs, np.ndarray):
             return as_dense_batch(inputs, self.dim)
@@ -225,9 +226,10 @@ class Vector(Featurizer):
                 limit=self.dim,
             )
         try:
-            return as_dense_batch(np.asarray(vector), self.dim)[0]
+            dense: FloatArray = as_dense_batch(np.asarray(vector), self.dim)[0]
         except (InvalidInputError, OverflowError) as error:
             raise InvalidInputError(str(error), field="vector", row=row) from None
+        return dense
 
 
 _KINDS: dict[str, type[Featurizer]] = {
@@ -239,7 +241,7 @@ def featurizer_from(spec: Mapping[str, Any]) -> Featurizer:
     """The featurizer that a specification names.
 
     Raises:
-        InvalidInputError: unknown kind, unknown or missing or unusable option; ``field`` says which.
+        InvalidInputError: unknown kind, or unknown, missing or unusable option; ``field`` names it.
     """
     if not isinstance(spec, Mapping):
         raise InvalidInputError("features must be an object", field="features")

@@ -1,8 +1,8 @@
-"""Files of named arrays: one header, then the arrays, each aligned so that it can be mapped.
+r"""Files of named arrays: one header, then the arrays, each aligned so that it can be mapped.
 
 docs/format.md has the grammar. In short::
 
-    magic "closeby\\n" | format version u32 | header length u32 | header JSON | padding
+    magic "closeby\n" | format version u32 | header length u32 | header JSON | padding
     array | padding | array | padding | …
 
 The header names each array with its type, shape, offset and xxh3 checksum, and carries a checksum
@@ -32,9 +32,7 @@ _PREFIX = struct.Struct("<8sIIQ")  # magic, version, header length, xxh3 of the 
 _DTYPES = {"u1", "<u2", "<u4", "<u8", "<i8", "<f4", "|b1", "|u1"}
 
 
-def write_arrays(
-    path: Path, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]
-) -> None:
+def write_arrays(path: Path, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
     """Write a file of arrays; it appears under its name complete or not at all.
 
     Args:
@@ -49,7 +47,7 @@ def write_arrays(
             "dtype": array.dtype.str,
             "shape": list(array.shape),
             "offset": offset,
-            "xxh3": xxhash.xxh3_64_hexdigest(array.reshape(-1).view(np.uint8)),
+            "xxh3": xxhash.xxh3_64_hexdigest(array.reshape(-1).view(np.uint8).data),
         }
         offset += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
     text = json.dumps(header | {"arrays": table}, sort_keys=True).encode()
@@ -146,10 +144,11 @@ def _array(
             f"the file is cut short within array {name!r}", path=str(path), offset=len(data)
         )
     raw = data[begin:end]
-    if verify and xxhash.xxh3_64_hexdigest(raw) != entry["xxh3"]:
+    if verify and xxhash.xxh3_64_hexdigest(raw.data) != entry["xxh3"]:
         raise CorruptFileError(
             f"array {name!r} is damaged; restore the file from a snapshot or rebuild the index",
             path=str(path),
             offset=begin,
         )
-    return raw.view(dtype).reshape(entry["shape"])
+    array: npt.NDArray[Any] = raw.view(dtype).reshape(entry["shape"])
+    return array

@@ -12,6 +12,7 @@ from .batches import Batch, FloatArray, Int64Array, SetBatch
 from .buffers import Column, SetColumn, VectorColumn, feature_column
 from .engine import Metric, check_batch, check_ids, check_k, check_metric, smallest_hit
 from .errors import InvalidInputError
+from .files import read_arrays, write_arrays
 from .segment import SALT
 
 _BLOCK = 256  # queries multiplied at a time
@@ -42,7 +43,8 @@ class FlatIndex:
 
     def check(self, batch: Any) -> Batch:
         """The batch as this index would store or search it; see :func:`engine.check_batch`."""
-        dim = self._snapshot[2].shape[1] if self._snapshot and self.metric != "jaccard" else None  # type: ignore[union-attr]
+        stored = self._snapshot[2] if self._snapshot else None
+        dim = stored.shape[1] if isinstance(stored, np.ndarray) else None
         return check_batch(batch, self.metric, dim)
 
     def add(self, batch: Any, ids: Any = None) -> None:
@@ -156,15 +158,13 @@ class FlatIndex:
 
     def save(self, path: str | Path) -> None:
         """Write the index to a file, replacing it atomically."""
-        from .files import write_arrays
-
         ids, alive, features = self._snapshot or (
             np.zeros(0, np.int64),
             np.zeros(0, bool),
             SetBatch.concat([]) if self.metric == "jaccard" else np.zeros((0, 1), np.float32),
         )
         live = np.flatnonzero(alive)
-        arrays = {"ids": ids[live]}
+        arrays: dict[str, np.ndarray[Any, Any]] = {"ids": ids[live]}
         if isinstance(features, SetBatch):
             kept = features.take(live)
             arrays |= {"indptr": kept.indptr, "elements": kept.indices}
@@ -179,8 +179,6 @@ class FlatIndex:
         Raises:
             CorruptFileError: the file is damaged or of another kind.
         """
-        from .files import read_arrays
-
         header, arrays = read_arrays(Path(path), kind=cls.kind)
         index = cls(header["metric"])
         if len(arrays["ids"]):

@@ -92,9 +92,7 @@ class FlinngIndex:
         self.target_recall = check_target(target_recall)
         self.threshold = DEFAULT_THRESHOLD[metric] if threshold is None else float(threshold)
         if not 0 < self.threshold <= 1:
-            raise InvalidInputError(
-                "threshold must be above 0 and at most 1", field="threshold"
-            )
+            raise InvalidInputError("threshold must be above 0 and at most 1", field="threshold")
         if tables is not None and not 8 <= tables <= MAX_TABLES:
             raise InvalidInputError(
                 f"tables must be from 8 to {MAX_TABLES}", field="tables", limit=MAX_TABLES
@@ -104,7 +102,9 @@ class FlinngIndex:
         if not 1 <= K <= 16:
             raise InvalidInputError("K must be from 1 to 16", field="K", limit=16)
         if capacity < 1 or expected_points < 1:
-            raise InvalidInputError("capacity and expected_points must be positive", field="capacity")
+            raise InvalidInputError(
+                "capacity and expected_points must be positive", field="capacity"
+            )
         if scheme is not None and scheme not in SCHEMES:
             raise InvalidInputError(f"scheme must be one of {', '.join(SCHEMES)}", field="scheme")
         self.K = int(K)
@@ -117,9 +117,9 @@ class FlinngIndex:
         self._family: Family | None = None
         self._next_id = 0
         # What a search reads: sealed segments, each with how many capacities of points it took
-        # (a power of two), and the mutable one. Replaced as a whole, never changed in place.
-        self._sealed: tuple[tuple[int, Segment], ...] = ()
-        self._mutable: MutableSegment | None = None
+        # (a power of two), and the mutable one. One attribute, replaced as a whole: a search sees
+        # the points of a segment that is being sealed exactly once.
+        self._state: tuple[tuple[tuple[int, Segment], ...], MutableSegment | None] = ((), None)
 
     def _tables(self) -> int:
         shape_bits = 8  # the range bits that cosine keys will have, near enough to choose m
@@ -146,8 +146,9 @@ class FlinngIndex:
         return sum(len(segment) - segment.removed for segment in self._segments())
 
     def _segments(self) -> list[Segment | MutableSegment]:
-        sealed: list[Segment | MutableSegment] = [segment for _, segment in self._sealed]
-        return [*sealed, self._mutable] if self._mutable is not None else sealed
+        sealed, mutable = self._state
+        segments: list[Segment | MutableSegment] = [segment for _, segment in sealed]
+        return [*segments, mutable] if mutable is not None else segments
 
     # --- adding ----------------------------------------------------------------------------------
 
@@ -214,13 +215,15 @@ class FlinngIndex:
         Sealing happens at fixed numbers of points, so that the segments, and with them the
         answers, do not depend on how the points were split into batches.
         """
-        if self._mutable is None and len(ids) - start >= self.capacity:
-            stop = start + (len(ids) - start) // self.capacity * self.capacity
-            self._seal(ids[start:stop], _part(features, start, stop), (stop - start) // self.capacity)
+        sealed, mutable = self._state
+        if mutable is None and len(ids) - start >= self.capacity:
+            chunks = (len(ids) - start) // self.capacity
+            stop = start + chunks * self.capacity
+            self._seal(ids[start:stop], _part(features, start, stop), chunks)
             return stop
-        if self._mutable is None:
-            self._mutable = MutableSegment(family, self.capacity, _part(features, 0, 0))
-        mutable = self._mutable
+        if mutable is None:
+            mutable = MutableSegment(family, self.capacity, _part(features, 0, 0))
+            self._state = (sealed, mutable)
         stop = min(len(ids), start + self.capacity - len(mutable), start + HASH_BLOCK)
         block = _part(features, start, stop)
         mutable.append(ids[start:stop], block, *family.hash(block))
@@ -237,7 +240,7 @@ class FlinngIndex:
         large batch needs are made at once.
         """
         assert self._family is not None
-        kept = list(self._sealed)
+        kept = list(self._state[0])
         before = sum(size for size, _ in kept)
         total = before + chunks
         parts = [(ids, features)]
@@ -256,21 +259,22 @@ class FlinngIndex:
             part = _part(all_features, int(begin), int(end))
             kept.append((digit, Segment.build(all_ids[begin:end], part, self._family)))
         # Publish: a search that began before goes on with the old segments.
-        self._sealed, self._mutable = tuple(kept), None
+        self._state = (tuple(kept), None)
 
     def compact(self) -> None:
         """Merge everything into one sealed segment: fastest queries, removed points dropped."""
         segments = self._segments()
         if not segments or self._family is None:
             return
-        chunks = sum(size for size, _ in self._sealed) + (self._mutable is not None)
+        sealed, mutable = self._state
+        chunks = sum(size for size, _ in sealed) + (mutable is not None)
         parts = [segment.alive() for segment in segments]
         merged = Segment.build(
             np.concatenate([part[0] for part in parts]),
             _concat([part[1] for part in parts]),
             self._family,
         )
-        self._sealed, self._mutable = ((1 << (chunks - 1).bit_length(), merged),), None
+        self._state = (((1 << (chunks - 1).bit_length(), merged),), None)
 
     def remove(self, ids: Any) -> int:
         """Remove points by id; the number of those that were present."""
@@ -316,7 +320,9 @@ class FlinngIndex:
             shape = (len(features), k)
             return np.full(shape, -1, np.int64), np.full(shape, np.nan, np.float32)
         answers = [
-            self._search_block(_part(features, start, start + HASH_BLOCK), segments, k, floor, target)
+            self._search_block(
+                _part(features, start, start + HASH_BLOCK), segments, k, floor, target
+            )
             for start in range(0, max(1, len(features)), HASH_BLOCK)
         ]
         ids, scores = zip(*answers, strict=True)
@@ -417,12 +423,13 @@ class FlinngIndex:
         """
         arrays: dict[str, np.ndarray[Any, Any]] = {}
         segments = []
-        for number, (chunks, segment) in enumerate(self._sealed):
+        sealed, mutable = self._state
+        for number, (chunks, segment) in enumerate(sealed):
             arrays |= {f"{number}.{name}": array for name, array in _arrays_of(segment).items()}
             group_size = segment.shape.group_size if segment.shape else 0
             segments.append({"chunks": chunks, "group_size": group_size})
-        if self._mutable is not None and len(self._mutable) > self._mutable.removed:
-            ids, features = self._mutable.alive()
+        if mutable is not None and len(mutable) > mutable.removed:
+            ids, features = mutable.alive()
             arrays |= {f"mutable.{name}": a for name, a in _feature_arrays(ids, features).items()}
         header = {
             "index": self.kind,
@@ -459,7 +466,9 @@ class FlinngIndex:
             "scheme", "capacity",
         )  # fmt: skip
         index = cls(header["metric"], header["seed"], **{name: header[name] for name in parameters})
-        mutable = {n.removeprefix("mutable."): a for n, a in arrays.items() if n.startswith("mutable.")}
+        mutable = {
+            n.removeprefix("mutable."): a for n, a in arrays.items() if n.startswith("mutable.")
+        }
         if header["segments"] or mutable:
             index._restore(header, arrays)
         if mutable:
@@ -477,7 +486,7 @@ class FlinngIndex:
             prefix = f"{number}."
             own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
             sealed.append((entry["chunks"], _segment_from(own, entry["group_size"])))
-        self._sealed = tuple(sealed)
+        self._state = (tuple(sealed), None)
 
 
 def _is_digit(before: int, total: int) -> bool:

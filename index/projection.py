@@ -56,8 +56,8 @@ class SignedRandomProjection:
         padded = max(64, 1 << (dim - 1).bit_length())
         rotations = -(-self.bits // padded)
         words = splitmix(seed, -(-rotations * _ROUNDS * padded // 64))
-        signs = np.unpackbits(words.view(np.uint8), bitorder="little")
-        signs = signs[: rotations * _ROUNDS * padded].astype(np.float32) * 2 - 1
+        bits = np.unpackbits(words.view(np.uint8), bitorder="little")
+        signs = bits[: rotations * _ROUNDS * padded].astype(np.float32) * 2 - 1
         self._signs = signs.reshape(rotations, _ROUNDS, padded)
 
     def signs(self, vectors: Any) -> UInt8Array:
@@ -81,7 +81,7 @@ class SignedRandomProjection:
 
     @staticmethod
     def sketch_similarity(matching: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Estimate of the cosine from the fraction of sketch bits that agree, 1 - θ/π on average."""
+        """Estimate of the cosine from the fraction of agreeing sketch bits, 1 - θ/π on average."""
         return np.cos(np.pi * (1 - np.asarray(matching, np.float64)))
 
     def similarity_order(self, vectors: FloatArray) -> npt.NDArray[np.int64]:

@@ -49,9 +49,7 @@ class HashedQueries:
         """Queries start .. stop."""
         features = self.features
         part = (
-            features.slice(start, stop)
-            if isinstance(features, SetBatch)
-            else features[start:stop]
+            features.slice(start, stop) if isinstance(features, SetBatch) else features[start:stop]
         )
         return HashedQueries(part, self.keys[start:stop], self.sketches[start:stop])
 
@@ -103,7 +101,14 @@ class Segment:
         self.removed = int(np.bitwise_count(self.dead).sum())
         self._by_id: Int64Array | None = None
         self._view = _native.SegmentView(
-            bitmaps, shape.group_size if shape else 1, sketches, ids, len(ids), self.dead, sets, vectors
+            bitmaps,
+            shape.group_size if shape else 1,
+            sketches,
+            ids,
+            len(ids),
+            self.dead,
+            sets,
+            vectors,
         )
 
     def __len__(self) -> int:
@@ -230,7 +235,9 @@ class MutableSegment:
         """Ids in order of arrival, int64 (n,)."""
         return self._ids.snapshot()
 
-    def append(self, ids: Int64Array, features: Batch, keys: UInt16Array, sketches: UInt8Array) -> None:
+    def append(
+        self, ids: Int64Array, features: Batch, keys: UInt16Array, sketches: UInt8Array
+    ) -> None:
         """Add hashed points; at most ``capacity - len(self)``."""
         first = len(self)
         self._features.append(features)
@@ -314,10 +321,12 @@ def _search(
 
 
 def _is_dead(dead: UInt8Array, places: Int64Array) -> npt.NDArray[np.bool_]:
-    return (dead[places >> 3] >> (places & 7).astype(np.uint8) & 1).astype(bool)
+    return np.asarray(dead[places >> 3] >> (places & 7).astype(np.uint8) & 1, bool)
 
 
-def _mark_dead(segment: Segment | MutableSegment, places: Int64Array, ids: Int64Array) -> Int64Array:
+def _mark_dead(
+    segment: Segment | MutableSegment, places: Int64Array, ids: Int64Array
+) -> Int64Array:
     fresh = ~_is_dead(segment.dead, places)
     places, ids = places[fresh], ids[fresh]
     np.bitwise_or.at(segment.dead, places >> 3, (1 << (places & 7)).astype(np.uint8))

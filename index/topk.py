@@ -9,7 +9,9 @@ import numpy as np
 from .batches import FloatArray, Int64Array
 
 
-def merge_topk(parts: Sequence[tuple[Int64Array, FloatArray]], k: int) -> tuple[Int64Array, FloatArray]:
+def merge_topk(
+    parts: Sequence[tuple[Int64Array, FloatArray]], k: int
+) -> tuple[Int64Array, FloatArray]:
     """The k best hits of each query over all parts.
 
     Args:

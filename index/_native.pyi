@@ -1,0 +1,79 @@
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+STRIDE_ALIGNMENT: int
+SKETCH_BYTES: tuple[int, ...]
+
+def instruction_set() -> str: ...
+def instruction_sets() -> list[str]: ...
+def use_instruction_set(name: str) -> None: ...
+def minhash_by_permutations(
+    indptr: Array, indices: Array, xors: Array, multipliers: Array, seed: int
+) -> npt.NDArray[np.uint32]: ...
+def minhash_by_one_permutation(
+    indptr: Array, indices: Array, values: int, seed: int
+) -> npt.NDArray[np.uint32]: ...
+def minhash_table_keys(
+    signatures: Array, tables: int, K: int, seed: int
+) -> npt.NDArray[np.uint16]: ...
+def minhash_sketches(signatures: Array, first: int, bits: int) -> npt.NDArray[np.uint8]: ...
+def signed_projections(vectors: Array, signs: Array, bits: int) -> npt.NDArray[np.uint8]: ...
+def insert_into_groups(bitmaps: Array, keys: Array, first: int, group_size: int) -> None: ...
+
+class SegmentView:
+    points: int
+    group_size: int
+    def __init__(
+        self,
+        bitmaps: Array | None,
+        group_size: int,
+        sketches: Array,
+        ids: Array,
+        points: int,
+        dead: Array | None,
+        sets: tuple[Array, Array] | None,
+        vectors: Array | None,
+    ) -> None: ...
+    def candidates(
+        self, keys: Array, sketches: Array, cells: int, candidates: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]: ...
+    def search_sets(
+        self,
+        keys: Array,
+        sketches: Array,
+        indptr: Array,
+        indices: Array,
+        salt: int,
+        cells: int,
+        candidates: int,
+        k: int,
+        min_score: float,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]: ...
+    def search_vectors(
+        self,
+        keys: Array,
+        sketches: Array,
+        queries: Array,
+        cells: int,
+        candidates: int,
+        k: int,
+        min_score: float,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]: ...
+
+def jaccard_of_rows(
+    indptr: Array, elements: Array, positions: Array, query: Array, salt: int
+) -> npt.NDArray[np.float32]: ...
+def shingle_batch(
+    unit: Literal["byte", "char", "word", "dna"] | str,
+    texts: list[bytes],
+    n: int,
+    canonical: bool = True,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]: ...
+def sort_unique(
+    indptr: Array, elements: Array
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]: ...
+def hash_tokens(tokens: list[bytes]) -> npt.NDArray[np.uint64]: ...
