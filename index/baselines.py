@@ -20,6 +20,7 @@ from .buffers import Column, SetColumn
 from .engine import Metric, check_ids, check_k, check_metric, smallest_hit
 from .errors import InvalidInputError
 from .minhash import MinHashFamily
+from .segment import SALT
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -156,7 +157,7 @@ class BinaryHnswIndex:
 
     def _exact(self, query: npt.NDArray[np.uint64], places: Int64Array) -> FloatArray:
         sets = self._sets.snapshot()
-        return np.asarray(_native.jaccard_of_rows(sets.indptr, sets.indices, places, query, 0))
+        return np.asarray(_native.jaccard_of_rows(sets.indptr, sets.indices, places, query, SALT))
 
     @property
     def nbytes(self) -> dict[str, int]:
