@@ -173,26 +173,63 @@ void jaccard(const StoredSets& sets, const int64_t* positions, int64_t count, co
     }
 }
 
-int64_t best_hits(int64_t* ids, float* scores, int64_t count, int64_t k, float min_score) {
-    // Insertion into the first k places: counts are a hundred or so, and most hits fall through.
-    int64_t kept = 0;
-    for (int64_t i = 0; i < count; ++i) {
+namespace {
+
+// Inserts candidates begin .. end, whose scores are known, into the best `kept` at the front.
+int64_t insert_hits(const Candidates& candidates, int64_t begin, int64_t end, int64_t kept,
+                    int64_t* hits, float* scores) {
+    for (int64_t i = begin; i < end; ++i) {
         const float score = scores[i];
-        const int64_t id = ids[i];
-        if (!(score >= min_score)) continue;
+        const int64_t id = candidates.ids[candidates.positions[i]];
+        if (!(score >= candidates.min_score)) continue;
         const auto precedes = [&](int64_t at) {
-            return score > scores[at] || (score == scores[at] && id < ids[at]);
+            return score > scores[at] || (score == scores[at] && id < hits[at]);
         };
-        if (kept == k && !precedes(kept - 1)) continue;
-        int64_t at = kept < k ? kept++ : kept - 1;
+        if (kept == candidates.k && !precedes(kept - 1)) continue;
+        int64_t at = kept < candidates.k ? kept++ : kept - 1;
         for (; at > 0 && precedes(at - 1); --at) {
             scores[at] = scores[at - 1];
-            ids[at] = ids[at - 1];
+            hits[at] = hits[at - 1];
         }
         scores[at] = score;
-        ids[at] = id;
+        hits[at] = id;
     }
     return kept;
+}
+
+// score(begin, count) writes the exact scores of candidates begin .. begin + count.
+template <typename Score>
+int64_t rerank(const Candidates& candidates, int64_t* hits, float* scores, const Score& score) {
+    constexpr int64_t kAtOnce = 16;  // enough to hide the memory's latency
+    int64_t kept = 0;
+    for (int64_t begin = 0; begin < candidates.count; begin += kAtOnce) {
+        const bool full = kept == candidates.k;
+        const float bar = full ? scores[kept - 1] : candidates.min_score;
+        if (candidates.highest[candidates.distances[begin]] < bar) break;
+        const int64_t left = candidates.count - begin;
+        const int64_t count = left < kAtOnce ? left : kAtOnce;
+        score(begin, count);
+        kept = insert_hits(candidates, begin, begin + count, kept, hits, scores);
+    }
+    return kept;
+}
+
+}  // namespace
+
+int64_t rerank_sets(const StoredSets& sets, const HashSet& query, const Candidates& candidates,
+                    int64_t* hits, float* scores) {
+    return rerank(candidates, hits, scores, [&](int64_t begin, int64_t count) {
+        jaccard(sets, candidates.positions + begin, count, query, scores + begin);
+    });
+}
+
+int64_t rerank_vectors(const Kernels& kernels, const float* vectors, int64_t dim,
+                       const float* query, const Candidates& candidates, int64_t* hits,
+                       float* scores) {
+    return rerank(candidates, hits, scores, [&](int64_t begin, int64_t count) {
+        kernels.inner_products(vectors, dim, candidates.positions + begin, count, query,
+                               scores + begin);
+    });
 }
 
 int64_t group_scratch(int64_t stride, int64_t tables) {

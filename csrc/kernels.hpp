@@ -55,8 +55,9 @@ struct Kernels {
     // Returns how many were written. scratch: uint64[(planes + 2) * stride / 8] (group_scratch).
     int64_t (*group_query)(const GroupTests& tests, const uint16_t* keys, int64_t want,
                            uint64_t* scratch, int64_t* cells_out);
-    // The best `want` points of the given cells by sketch: falling agreement, ties by position.
-    // Returns how many were written. distances: uint16 scratch, one for each point scanned.
+    // The best `want` points of the given cells by sketch, by rising distance (bits that differ),
+    // then position. Cells must rise where distances tie. Returns how many were written.
+    // distances: uint16 scratch, one for each point scanned.
     int64_t (*sketch_scan)(const uint8_t* sketches, int64_t sketch_bytes, const uint8_t* query,
                            const int64_t* cells, int64_t cell_count, int64_t group_size,
                            int64_t points, const uint8_t* dead, int64_t want,
@@ -103,9 +104,25 @@ HashSet hash_set_build(const uint64_t* elements, int64_t n, uint64_t salt, int64
 void jaccard(const StoredSets& sets, const int64_t* positions, int64_t count, const HashSet& query,
              float* out);
 
-// Orders hits by falling score, then rising id, in place; returns how many of the first k reach
-// min_score.
-int64_t best_hits(int64_t* ids, float* scores, int64_t count, int64_t k, float min_score);
+// Candidates in the order of sketch_scan, and what the exact scores are wanted for.
+struct Candidates {
+    const int64_t* positions;
+    const uint16_t* distances;
+    int64_t count;
+    const int64_t* ids;  // by position
+    // highest[d]: the highest score that a candidate at sketch distance d can plausibly have,
+    // falling in d. Once it is below the k-th best score, the rest is not compared.
+    const float* highest;
+    int64_t k;
+    float min_score;
+};
+// The k best candidates by exact score: falling score, then rising id. hits and scores have room
+// for all candidates; returns how many of the first k places are hits.
+int64_t rerank_sets(const StoredSets& sets, const HashSet& query, const Candidates& candidates,
+                    int64_t* hits, float* scores);
+int64_t rerank_vectors(const Kernels& kernels, const float* vectors, int64_t dim,
+                       const float* query, const Candidates& candidates, int64_t* hits,
+                       float* scores);
 
 // --- features.cpp: raw input to set elements --------------------------------------------------
 // Each writes the elements of one input, in order of occurrence and with repeats, and returns how

@@ -15,7 +15,7 @@ constexpr int64_t kMaxSketchWords = 8;
 constexpr uint16_t kDead = 0xffff;
 
 template <int kWords>
-static int64_t scan_words(const uint8_t* sketches, const uint64_t* query, const int64_t* cells,
+static void scan_words(const uint8_t* sketches, const uint64_t* query, const int64_t* cells,
                           int64_t cell_count, int64_t group_size, int64_t points,
                           const uint8_t* dead, uint16_t* distances, int64_t* histogram) {
     constexpr int64_t bytes = kWords * 8;
@@ -36,7 +36,6 @@ static int64_t scan_words(const uint8_t* sketches, const uint64_t* query, const 
             histogram[distance] += !gone;
         }
     }
-    return scanned;
 }
 
 static int64_t sketch_scan(const uint8_t* sketches, int64_t sketch_bytes, const uint8_t* query,
@@ -46,39 +45,44 @@ static int64_t sketch_scan(const uint8_t* sketches, int64_t sketch_bytes, const 
     uint64_t words[kMaxSketchWords] = {};
     std::memcpy(words, query, static_cast<size_t>(sketch_bytes));
     int64_t histogram[kMaxSketchWords * 64 + 1] = {};
-    int64_t scanned = 0;
     switch (sketch_bytes) {
         case 16:
-            scanned = scan_words<2>(sketches, words, cells, cell_count, group_size, points, dead,
-                                    distances, histogram);
+            scan_words<2>(sketches, words, cells, cell_count, group_size, points, dead,
+                          distances, histogram);
             break;
         case 32:
-            scanned = scan_words<4>(sketches, words, cells, cell_count, group_size, points, dead,
-                                    distances, histogram);
+            scan_words<4>(sketches, words, cells, cell_count, group_size, points, dead,
+                          distances, histogram);
             break;
         default:
-            scanned = scan_words<8>(sketches, words, cells, cell_count, group_size, points, dead,
-                                    distances, histogram);
+            scan_words<8>(sketches, words, cells, cell_count, group_size, points, dead,
+                          distances, histogram);
     }
-    // The largest distance that still fits, and how many of exactly that distance fit.
+    // The largest distance that still fits, and where the candidates of each distance go.
+    int64_t offsets[kMaxSketchWords * 64 + 1];
     int64_t before = 0;
     int cut = 0;
     const int last = static_cast<int>(sketch_bytes * 8);
-    while (cut < last && before + histogram[cut] < want) before += histogram[cut++];
-    int64_t ties = want - before;
+    for (;; ++cut) {
+        offsets[cut] = before;
+        before += histogram[cut];
+        if (before >= want || cut == last) break;
+    }
+    const int64_t found = before < want ? before : want;
 
-    int64_t found = 0, seen = 0;
+    int64_t seen = 0;
     for (int64_t c = 0; c < cell_count; ++c) {
         const int64_t begin = cells[c] * group_size;
         const int64_t end = begin + group_size < points ? begin + group_size : points;
         for (int64_t at = begin; at < end; ++at) {
             const uint16_t distance = distances[seen++];
-            if (distance > cut || (distance == cut && ties-- <= 0)) continue;
-            positions_out[found] = at;
-            distances_out[found++] = distance;
+            if (distance > cut) continue;
+            const int64_t place = offsets[distance]++;
+            if (place >= want) continue;
+            positions_out[place] = at;
+            distances_out[place] = distance;
         }
     }
-    (void)scanned;
     return found;
 }
 

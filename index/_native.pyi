@@ -52,6 +52,7 @@ class SegmentView:
         candidates: int,
         k: int,
         min_score: float,
+        highest: Array,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]: ...
     def search_vectors(
         self,
@@ -62,6 +63,7 @@ class SegmentView:
         candidates: int,
         k: int,
         min_score: float,
+        highest: Array,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]: ...
 
 def jaccard_of_rows(

@@ -61,7 +61,18 @@ cdef extern from "kernels.hpp" namespace "closeby" nogil:
     int64_t hash_set_slots(int64_t) noexcept
     HashSet hash_set_build(const uint64_t*, int64_t, uint64_t, int64_t, uint64_t*) noexcept
     void jaccard(const StoredSets&, const int64_t*, int64_t, const HashSet&, float*) noexcept
-    int64_t best_hits(int64_t*, float*, int64_t, int64_t, float) noexcept
+    cdef cppclass Candidates:
+        const int64_t* positions
+        const uint16_t* distances
+        int64_t count
+        const int64_t* ids
+        const float* highest
+        int64_t k
+        float min_score
+    int64_t rerank_sets(const StoredSets&, const HashSet&, const Candidates&, int64_t*,
+                        float*) noexcept
+    int64_t rerank_vectors(const Kernels&, const float*, int64_t, const float*, const Candidates&,
+                           int64_t*, float*) noexcept
     int64_t byte_shingles(const uint8_t*, int64_t, int64_t, uint64_t*) noexcept
     int64_t char_shingles(const uint8_t*, int64_t, int64_t, uint64_t*) noexcept
     int64_t word_shingles(const uint8_t*, int64_t, int64_t, uint64_t*) noexcept
@@ -310,11 +321,16 @@ cdef class SegmentView:
             raise ValueError("cells and k must be positive, candidates at least k")
         return 0
 
+    cdef int _check_highest(self, const float[::1] highest) except -1:
+        if highest.shape[0] != self.sketches.shape[1] * 8 + 1:
+            raise ValueError("highest must hold a score for each sketch distance")
+        return 0
+
     def candidates(self, const uint16_t[:, ::1] keys, const uint8_t[:, ::1] sketches,
                    int64_t cells, int64_t candidates):
         """Group test and sketch scan only: (positions int64, distances uint16), (q, candidates).
 
-        Unfilled places are -1 and 65535; order is by position.
+        Unfilled places are -1 and 65535; order is by distance, then position.
         """
         self._check(keys, sketches, cells, candidates, 1)
         cdef int64_t q, found, queries = keys.shape[0]
@@ -332,12 +348,15 @@ cdef class SegmentView:
 
     def search_sets(self, const uint16_t[:, ::1] keys, const uint8_t[:, ::1] sketches,
                     const int64_t[::1] indptr, const uint64_t[::1] indices, uint64_t salt,
-                    int64_t cells, int64_t candidates, int64_t k, float min_score):
+                    int64_t cells, int64_t candidates, int64_t k, float min_score,
+                    const float[::1] highest):
         """The k best points of each query set: (ids int64, Jaccard float32), (q, k), -1 and NaN.
 
-        Only scores of at least min_score are hits.
+        Only scores of at least min_score are hits. highest: float32 (sketch bits + 1,), falling,
+        the highest score that each sketch distance leaves plausible.
         """
         self._check(keys, sketches, cells, candidates, k)
+        self._check_highest(highest)
         cdef Sets queries = _sets(indptr, indices)
         if queries.n != keys.shape[0] or self.sets.indptr == NULL:
             raise ValueError("one query set for each row of keys, on a segment of sets")
@@ -354,6 +373,7 @@ cdef class SegmentView:
         cdef float[:, ::1] scores_view = scores
         cdef Workspace work = Workspace(self, cells, candidates)
         cdef HashSet query
+        cdef Candidates ranked
         if self.points == 0 or most == 0:
             return ids, scores
         with nogil:
@@ -364,8 +384,8 @@ cdef class SegmentView:
                 found = work.scan(self, &keys[q, 0], &sketches[q, 0])
                 slot_count = hash_set_slots(size)
                 query = hash_set_build(&indices[indptr[q]], size, salt, slot_count, &slots_view[0])
-                jaccard(self.sets, work.positions, found, query, work.scores)
-                kept = work.best(self, found, k, min_score)
+                ranked = work.ranked(self, found, highest, k, min_score)
+                kept = rerank_sets(self.sets, query, ranked, work.hits, work.scores)
                 for i in range(kept):
                     ids_view[q, i] = work.hits[i]
                     scores_view[q, i] = work.scores[i]
@@ -373,9 +393,10 @@ cdef class SegmentView:
 
     def search_vectors(self, const uint16_t[:, ::1] keys, const uint8_t[:, ::1] sketches,
                        const float[:, ::1] queries, int64_t cells, int64_t candidates, int64_t k,
-                       float min_score):
+                       float min_score, const float[::1] highest):
         """The k best points of each query vector: (ids int64, inner products float32), (q, k)."""
         self._check(keys, sketches, cells, candidates, k)
+        self._check_highest(highest)
         if self.vectors is None or queries.shape[0] != keys.shape[0]:
             raise ValueError("one query vector for each row of keys, on a segment of vectors")
         if queries.shape[1] != self.vectors.shape[1]:
@@ -386,15 +407,16 @@ cdef class SegmentView:
         cdef int64_t[:, ::1] ids_view = ids
         cdef float[:, ::1] scores_view = scores
         cdef Workspace work = Workspace(self, cells, candidates)
+        cdef Candidates ranked
         if self.points == 0:
             return ids, scores
         with nogil:
             for q in range(n):
                 found = work.scan(self, &keys[q, 0], &sketches[q, 0])
-                _kernels.inner_products(
-                    &self.vectors[0, 0], queries.shape[1], work.positions, found, &queries[q, 0],
-                    work.scores)
-                kept = work.best(self, found, k, min_score)
+                ranked = work.ranked(self, found, highest, k, min_score)
+                kept = rerank_vectors(
+                    _kernels[0], &self.vectors[0, 0], queries.shape[1], &queries[q, 0], ranked,
+                    work.hits, work.scores)
                 for i in range(kept):
                     ids_view[q, i] = work.hits[i]
                     scores_view[q, i] = work.scores[i]
@@ -451,13 +473,18 @@ cdef class Workspace:
             &segment.dead[0] if segment.dead is not None else NULL, self.wanted,
             self.all_distances, self.positions, self.distances)
 
-    cdef int64_t best(self, SegmentView segment, int64_t found, int64_t k,
-                      float min_score) noexcept nogil:
-        """Turns scored positions into the k best hits by score and id; returns how many."""
-        cdef int64_t i
-        for i in range(found):
-            self.hits[i] = segment.ids[self.positions[i]]
-        return best_hits(self.hits, self.scores, found, k, min_score)
+    cdef Candidates ranked(self, SegmentView segment, int64_t found, const float[::1] highest,
+                           int64_t k, float min_score) noexcept nogil:
+        """What the last scan found, for the re-rank."""
+        cdef Candidates candidates
+        candidates.positions = self.positions
+        candidates.distances = self.distances
+        candidates.count = found
+        candidates.ids = &segment.ids[0]
+        candidates.highest = &highest[0]
+        candidates.k = k
+        candidates.min_score = min_score
+        return candidates
 
 
 # --- exact search --------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ DEFAULT_THRESHOLD = {"jaccard": 0.5, "cosine": 0.8}
 DEFAULT_CAPACITY = 65_536
 DEFAULT_EXPECTED_POINTS = 1_000_000
 MAX_TABLES = 1_024
-MIN_CELLS = 8
+MIN_CELLS = 64
 MIN_CANDIDATES = 100
 # One-permutation hashing is faster from so many elements a MinHash value on.
 LARGE_SET = 4
@@ -286,8 +286,7 @@ class FlinngIndex:
     def hash(self, batch: Any) -> HashedQueries:
         """Queries with their hashes, for :meth:`search_hashed`; needs at least one point added."""
         assert self._family is not None
-        features = self.check(batch)
-        return HashedQueries(features, *self._family.hash(features))
+        return HashedQueries.of(self.check(batch), self._family)
 
     def search(
         self,
@@ -337,7 +336,7 @@ class FlinngIndex:
         target: float,
     ) -> tuple[Int64Array, FloatArray]:
         assert self._family is not None
-        queries = HashedQueries(features, *self._family.hash(features))
+        queries = HashedQueries.of(features, self._family)
         parts = [
             segment.search(queries, self._effort(segment, target, k), k, floor)
             for segment in segments

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _native
-from .batches import SetBatch, as_set_batch
+from .batches import FloatArray, SetBatch, as_set_batch
 from .errors import InvalidInputError
 
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
@@ -33,6 +33,17 @@ def splitmix(seed: int, count: int) -> npt.NDArray[np.uint64]:
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)
+
+
+def plausible_matching(bits: int) -> npt.NDArray[np.float64]:
+    """Highest plausible probability that a sketch bit agrees, by distance 0 .. bits.
+
+    The upper end of Wilson's score interval (1927) at four standard deviations.
+    """
+    z = 4.0
+    seen = 1 - np.arange(bits + 1) / bits
+    spread = z * np.sqrt(seen * (1 - seen) / bits + z * z / (4 * bits * bits))
+    return np.minimum(1.0, (seen + z * z / (2 * bits) + spread) / (1 + z * z / bits))
 
 
 class MinHashFamily:
@@ -123,6 +134,17 @@ class MinHashFamily:
     def sketch_similarity(matching: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Estimate of J from the fraction of sketch bits that agree, (1 + J) / 2 on average."""
         return np.clip(2 * np.asarray(matching, np.float64) - 1, 0, 1)
+
+    def highest_plausible(self) -> FloatArray:
+        """Highest J that each sketch distance leaves plausible, float32 (sketch_bits + 1,).
+
+        Four standard deviations of the estimate; 1 throughout for one permutation, whose values
+        are not independent when a set has few elements.
+        """
+        if self.scheme == "one_permutation":
+            return np.ones(self.sketch_bits + 1, np.float32)
+        matching = plausible_matching(self.sketch_bits)
+        return np.asarray(self.sketch_similarity(matching), np.float32)
 
     def similarity_order(self, sets: SetBatch) -> npt.NDArray[np.int64]:
         """An order that puts similar sets side by side, int64 (n,).

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from . import _native
 from .batches import FloatArray, as_dense_batch
 from .errors import InvalidInputError
-from .minhash import UInt8Array, UInt16Array, splitmix
+from .minhash import UInt8Array, UInt16Array, plausible_matching, splitmix
 
 KEY_BITS = 16
 _ROUNDS = 3
@@ -83,6 +83,11 @@ class SignedRandomProjection:
     def sketch_similarity(matching: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Estimate of the cosine from the fraction of agreeing sketch bits, 1 - θ/π on average."""
         return np.cos(np.pi * (1 - np.asarray(matching, np.float64)))
+
+    def highest_plausible(self) -> FloatArray:
+        """Highest cosine that each sketch distance leaves plausible, float32 (sketch_bits + 1,)."""
+        matching = plausible_matching(self.sketch_bits)
+        return np.asarray(self.sketch_similarity(matching), np.float32)
 
     def similarity_order(self, vectors: FloatArray) -> npt.NDArray[np.int64]:
         """An order that puts similar vectors side by side, int64 (n,): by 64 further sign bits."""

@@ -36,22 +36,22 @@ class HashedQueries:
         features: a ``SetBatch`` of n sets, or float32 (n, dim).
         keys: uint16 (n, tables).
         sketches: uint8 (n, sketch bytes).
+        highest: float32 (sketch bits + 1,), the highest similarity that each sketch distance
+            leaves plausible.
     """
 
     features: Batch
     keys: UInt16Array
     sketches: UInt8Array
+    highest: FloatArray
+
+    @classmethod
+    def of(cls, features: Batch, family: Family) -> HashedQueries:
+        """Hash queries whose features were checked."""
+        return cls(features, *family.hash(features), family.highest_plausible())
 
     def __len__(self) -> int:
         return len(self.keys)
-
-    def slice(self, start: int, stop: int) -> HashedQueries:
-        """Queries start .. stop."""
-        features = self.features
-        part = (
-            features.slice(start, stop) if isinstance(features, SetBatch) else features[start:stop]
-        )
-        return HashedQueries(part, self.keys[start:stop], self.sketches[start:stop])
 
 
 def empty_bitmaps(points: int, shape: GroupShape, tables: int) -> npt.NDArray[np.uint8]:
@@ -314,9 +314,17 @@ def _search(
             candidates,
             k,
             min_score,
+            queries.highest,
         )
     return view.search_vectors(
-        queries.keys, queries.sketches, features, effort.cells, candidates, k, min_score
+        queries.keys,
+        queries.sketches,
+        features,
+        effort.cells,
+        candidates,
+        k,
+        min_score,
+        queries.highest,
     )
 
 

@@ -31,7 +31,7 @@ LOAD = 0.25
 # A cell's sketches cost this many times a bitmap bit to read: 64 bytes against 1/8 byte.
 SKETCH_COST = 512
 # Cells for which the group size is laid out.
-TYPICAL_CELLS = 16
+TYPICAL_CELLS = 64
 # Below so many points all sketches are scanned: 4 to 5 ns each.
 SCAN_BELOW = 8_192
 MAX_RANGE_BITS = 14
