@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import ApiError, FieldProblem, api_error_class
+from .errors import ApiError, FieldProblem, TooLargeError, api_error_class
 from .flows import Response, retry_after
 from .inputs import Row
-from .results import CollectionInfo, Hit, Point, QueryResult
+from .results import CollectionConfig, CollectionInfo, Hit, Point, QueryResult
 from .wire import decode
 
 
@@ -40,16 +40,15 @@ def point(document: Mapping[str, Any]) -> Point:
     )
 
 
-_NOT_CONFIG = frozenset({"name", "count", "created_at", "index_stats"})
-
-
 def collection_info(document: Mapping[str, Any]) -> CollectionInfo:
-    """A collection; what is no description of its state is its configuration."""
-    config: Any = {key: value for key, value in document.items() if key not in _NOT_CONFIG}
+    """A collection: its configuration apart from its state."""
+    known = CollectionConfig.__annotations__
+    config: Any = {key: value for key, value in document.items() if key in known}
     return CollectionInfo(
         document["name"],
         document["count"],
         config,
+        document.get("ready", True),
         document.get("created_at"),
         document.get("index_stats") or {},
     )
@@ -111,7 +110,18 @@ def _new_api_error(
     )
 
 
-_ROW_IN_FIELD = re.compile(r"^(ids|texts|sequences|sets|vectors|payloads|points)\[(\d+)\]")
+def too_many_rows(error: ApiError, rows: int) -> bool:
+    """Whether the problem is the size of the request or the number of its ``rows``.
+
+    The server's limits are its operator's choice and may be below ours.
+    """
+    return isinstance(error, TooLargeError) or any(
+        one.field in _COLUMNS and one.limit is not None and one.limit < rows for one in error.errors
+    )
+
+
+_COLUMNS = ("ids", "texts", "sequences", "sets", "vectors", "payloads", "points")
+_ROW_IN_FIELD = re.compile(rf"^({'|'.join(_COLUMNS)})\[(\d+)\]")
 
 
 def counted_from_caller(error: ApiError, rows: list[Row]) -> ApiError:

@@ -126,7 +126,7 @@ def _http_options(url: str, api_key: str | None, timeout: float) -> dict[str, An
     """What both httpx clients are made with."""
     try:
         parsed = httpx.URL(url)
-    except (httpx.InvalidURL, TypeError) as error:
+    except (httpx.InvalidURL, TypeError, ValueError) as error:
         raise InvalidInputError(f"{url!r} is no URL: {error}", field="url") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise InvalidInputError(

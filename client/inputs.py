@@ -9,7 +9,7 @@ NumPy is used where the caller's own arrays brought it along; nothing here needs
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -33,8 +33,8 @@ class SupportsCsr(Protocol):
         """The same in compressed rows."""
 
 
-OneSet: TypeAlias = "Iterable[int] | Iterable[str] | SupportsArray"
-OneVector: TypeAlias = "Iterable[float] | SupportsArray"
+OneSet: TypeAlias = "Collection[int] | Collection[str] | SupportsArray"
+OneVector: TypeAlias = "Collection[float] | SupportsArray"
 Ids: TypeAlias = "Iterable[PointId] | SupportsArray"
 Texts: TypeAlias = "Iterable[str] | SupportsArray"
 Sets: TypeAlias = "Iterable[OneSet] | tuple[SupportsArray, SupportsArray] | SupportsCsr"
@@ -117,7 +117,7 @@ def _checked_vector(value: Any, field: str, row: int | None) -> Any:
         if array.ndim != 1:
             raise _wrong(field, row, f"must have one dimension, not shape {array.shape}")
         return _float32_rows(array[None, :], field, row, single=True)[0]
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+    if not _is_many(value):
         raise _wrong(field, row, f"must be a list or array of numbers, not {_shown(value)}")
     numbers = value if isinstance(value, list) else list(value)
     try:
@@ -166,13 +166,22 @@ def _checked_set(value: Any, field: str, row: int | None) -> Any:
                 raise _wrong(field, row, f"element {int(array.min())} is negative")
             return array
         value = array.tolist()
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+    if not _is_many(value):
         raise _wrong(field, row, f"must be a list, set or array of elements, not {_shown(value)}")
     elements = value if isinstance(value, list) else list(value)
     kinds = set(map(type, elements))
     if not (kinds <= {int} or kinds <= {str}):
         elements = [_element(element, at, field, row) for at, element in enumerate(elements)]
     return elements
+
+
+def _is_many(value: Any) -> bool:
+    """Whether ``value`` holds elements that can be read again: checking must not use them up."""
+    return (
+        isinstance(value, Iterable)
+        and not isinstance(value, Iterator)
+        and not isinstance(value, (str, bytes, Mapping))
+    )
 
 
 def _element(element: Any, at: int, field: str, row: int | None) -> int | str:
@@ -386,11 +395,11 @@ def _parts(point: PointLike, at: int, name: str | None) -> tuple[PointId, str, A
             f"has an unknown field {unknown[0]!r}; a point has id, payload and one of "
             + ", ".join(COLUMNS),
         )
-    found, value = _only({key: point.get(key) for key in COLUMNS}, f"points[{at}]", at)
+    with _laid_to_point(at):
+        found, value = _only({key: point.get(key) for key in COLUMNS}, f"points[{at}]")
+        one_id = checked_id(point["id"], f"points[{at}].id")
     if name is not None and found != name:
         raise _wrong("points", at, f"has a {found}, but the points before it have a {name}")
-    with _laid_to_point(at):
-        one_id = checked_id(point["id"], f"points[{at}].id")
     return one_id, found, value, point.get("payload")
 
 
@@ -503,7 +512,7 @@ def _csr_column(indptr: Any, indices: Any, name: str) -> _Column:
 # --- reading arguments --------------------------------------------------------------------------
 
 
-def _only(inputs: Mapping[str, Any], owner: str = "", row: int | None = None) -> tuple[str, Any]:
+def _only(inputs: Mapping[str, Any], owner: str = "") -> tuple[str, Any]:
     """The one name whose value is given; InvalidInputError for none and for several."""
     given = [name for name, value in inputs.items() if value is not None]
     if len(given) == 1:
@@ -513,7 +522,6 @@ def _only(inputs: Mapping[str, Any], owner: str = "", row: int | None = None) ->
     raise InvalidInputError(
         f"{start} {' and '.join(given) or 'no input'}; give exactly one of {names}",
         field=given[0] if given else next(iter(inputs)),
-        row=row,
     )
 
 

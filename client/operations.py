@@ -6,12 +6,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from urllib.parse import quote
 
-from .answers import api_error, collection_info, counted_from_caller, hits, point, shared_results
+from .answers import (
+    api_error,
+    collection_info,
+    counted_from_caller,
+    hits,
+    point,
+    shared_results,
+    too_many_rows,
+)
 from .errors import (
     ApiError,
     ConflictError,
     InvalidInputError,
-    TooLargeError,
     UnexpectedAnswerError,
 )
 from .faces import Operation
@@ -388,21 +395,20 @@ class CollectionOperations:
     ) -> Flow[list[tuple[list[Row], dict[str, Any]]]]:
         """Send ``rows``, in halves where the server finds them too large: rows and answer of each.
 
-        ``asked`` is the action and the key that its answer has beside ``took_ms``. The server's
-        limits are its operator's choice and may be below ours.
+        ``asked`` is the action and the key that its answer has beside ``took_ms``.
         """
         action, needed = asked
         try:
             response = yield from self._session.call("POST", f"{self._path}/{action}", body(rows))
-        except TooLargeError:
-            if len(rows) == 1:
-                raise
-            middle = len(rows) // 2
-            first = yield from self._halving(asked, rows[:middle], body)
-            return first + (yield from self._halving(asked, rows[middle:], body))
         except ApiError as error:
-            raise counted_from_caller(error, rows) from None
-        return [(rows, self._session.read(response, needed, "took_ms"))]
+            if len(rows) == 1 or not too_many_rows(error, len(rows)):
+                raise counted_from_caller(error, rows) from None
+        else:
+            return [(rows, self._session.read(response, needed, "took_ms"))]
+        middle = len(rows) // 2
+        first = yield from self._halving(asked, rows[:middle], body)
+        second = yield from self._halving(asked, rows[middle:], body)
+        return first + second
 
     def _by_ids(self, asked: tuple[str, str], ids: list[PointId]) -> Iterator[Task]:
         step = self._session.batching.points

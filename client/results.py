@@ -106,7 +106,7 @@ class DeleteResult:
 
 
 class CollectionConfig(TypedDict, total=False):
-    """How a collection was created, as the server completed it; later servers may add keys."""
+    """What ``create_collection`` takes, as the server completed it."""
 
     metric: str
     features: dict[str, Any]
@@ -120,12 +120,13 @@ class CollectionConfig(TypedDict, total=False):
 class CollectionInfo:
     """A collection as the server describes it.
 
-    ``count`` points; ``config`` a dictionary (:class:`CollectionConfig`); ``created_at`` RFC 3339;
-    ``index_stats`` what the index says of itself.
+    ``count`` points; ``config`` a dictionary (:class:`CollectionConfig`); ``ready`` False while the
+    server still loads it; ``created_at`` RFC 3339; ``index_stats`` what the index says of itself.
     """
 
     name: str
     count: int
     config: CollectionConfig
+    ready: bool
     created_at: str | None
     index_stats: Mapping[str, Any]

@@ -32,6 +32,7 @@ class FakeServer:
         self.script: list[httpx.Response | Exception | None] = []
         self.slow: Callable[[dict[str, Any]], float] = lambda body: 0.0
         self.max_rows = 10_000
+        self.too_many_status = 413
         self.under_way = 0
         self.most_under_way = 0
         self._lock = threading.Lock()
@@ -42,13 +43,15 @@ class FakeServer:
     def answer(self, request: httpx.Request) -> httpx.Response:
         request.read()
         wait = self._enter(request)
-        time.sleep(wait)
+        if wait:
+            time.sleep(wait)
         return self._leave(request)
 
     async def answer_async(self, request: httpx.Request) -> httpx.Response:
         await request.aread()
         wait = self._enter(request)
-        await asyncio.sleep(wait)
+        if wait:
+            await asyncio.sleep(wait)
         return self._leave(request)
 
     def _enter(self, request: httpx.Request) -> float:
@@ -114,7 +117,7 @@ class FakeServer:
     def _points(self, action: str, points: dict[Any, Any], body: Any) -> httpx.Response:
         rows = max((len(value) for value in body.values() if isinstance(value, list)), default=0)
         if action != "query" and rows > self.max_rows:
-            return problem(413, "body_too_large", f"at most {self.max_rows} rows")
+            return self._too_many(next(key for key, value in body.items() if value))
         if action == "points:upsert":
             (column,) = set(body) & set(SINGULAR)
             payloads = body.get("payloads", [None] * len(body["ids"]))
@@ -140,6 +143,12 @@ class FakeServer:
         return httpx.Response(
             200, json={"hits": self._nearest(points, field, body[field], body), **timing}
         )
+
+    def _too_many(self, field: str) -> httpx.Response:
+        if self.too_many_status == 413:
+            return problem(413, "body_too_large", "too large")
+        fault = {"field": field, "message": "has too many items", "limit": self.max_rows}
+        return problem(422, "validation_error", "too many", errors=[fault])
 
     def _nearest(
         self, points: dict[Any, Any], field: str, value: Any, options: dict[str, Any]
@@ -177,6 +186,11 @@ def problem(
     )
 
 
+@pytest.fixture(name="problem")
+def problem_fixture() -> Callable[..., httpx.Response]:
+    return problem
+
+
 class Faces:
     """Makes clients of one kind, blocking or asyncio, and lets tests call both alike."""
 
@@ -193,7 +207,8 @@ class Faces:
             handler = server
         kind = Client if self.kind == "sync" else AsyncClient
         transport = httpx.MockTransport(handler)
-        made = kind("http://closeby.test:8080", transport=transport, **options)
+        url = options.pop("url", "http://closeby.test:8080")
+        made = kind(url, transport=transport, **options)
         self._made.append(made)
         return made
 
@@ -218,7 +233,7 @@ def faces(request: pytest.FixtureRequest) -> Iterator[Faces]:
 
 
 @pytest.fixture
-def server() -> FakeServer:
+def fake() -> FakeServer:
     return FakeServer()
 
 
