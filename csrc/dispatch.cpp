@@ -173,6 +173,58 @@ void jaccard(const StoredSets& sets, const int64_t* positions, int64_t count, co
     }
 }
 
+ElementMap element_map_build(const uint64_t* elements, int64_t n, uint64_t salt,
+                             int64_t slot_count, uint64_t* slots, int32_t* numbers) {
+    int bits = 0;
+    while ((int64_t{1} << bits) < slot_count) ++bits;
+    ElementMap map{slots, numbers, slot_count, salt | 1, 64 - bits, -1};
+    std::memset(slots, 0xff, static_cast<size_t>(slot_count) * sizeof(uint64_t));
+    for (int64_t e = 0; e < n; ++e) {
+        if (elements[e] == kFree) {
+            map.marker_number = static_cast<int32_t>(e);
+            continue;
+        }
+        int64_t slot = static_cast<int64_t>((elements[e] * map.multiplier) >> map.shift);
+        while (slots[slot] != kFree) slot = (slot + 1) & (slot_count - 1);
+        slots[slot] = elements[e];
+        numbers[slot] = static_cast<int32_t>(e);
+    }
+    return map;
+}
+
+namespace {
+
+inline int32_t number_of(const ElementMap& map, uint64_t element) {
+    if (element == kFree) return map.marker_number;
+    int64_t slot = static_cast<int64_t>((element * map.multiplier) >> map.shift);
+    for (;; slot = (slot + 1) & (map.slot_count - 1)) {
+        if (map.slots[slot] == element) return map.numbers[slot];
+        if (map.slots[slot] == kFree) return -1;
+    }
+}
+
+}  // namespace
+
+void jaccard_scan(const Sets& sets, const ElementMap& map, const int64_t* first,
+                  const int32_t* holders, const int64_t* sizes, int64_t queries, uint32_t* shared,
+                  float* out) {
+    for (int64_t i = 0; i < sets.n; ++i) {
+        std::memset(shared, 0, static_cast<size_t>(queries) * sizeof(uint32_t));
+        for (int64_t at = sets.indptr[i]; at < sets.indptr[i + 1]; ++at) {
+            const int32_t element = number_of(map, sets.indices[at]);
+            if (element < 0) continue;
+            for (int64_t h = first[element]; h < first[element + 1]; ++h) ++shared[holders[h]];
+        }
+        const int64_t size = sets.indptr[i + 1] - sets.indptr[i];
+        for (int64_t q = 0; q < queries; ++q) {
+            const int64_t both = shared[q];
+            const int64_t joint = size + sizes[q] - both;
+            out[q * sets.n + i] =
+                both == 0 ? 0.0f : static_cast<float>(both) / static_cast<float>(joint);
+        }
+    }
+}
+
 namespace {
 
 // Inserts candidates begin .. end, whose scores are known, into the best `kept` at the front.

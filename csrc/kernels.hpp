@@ -104,6 +104,24 @@ HashSet hash_set_build(const uint64_t* elements, int64_t n, uint64_t salt, int64
 void jaccard(const StoredSets& sets, const int64_t* positions, int64_t count, const HashSet& query,
              float* out);
 
+// The distinct elements of several query sets, and which queries hold each: query numbers
+// holders[first[e] .. first[e + 1]) of the e-th element. Made by element_map_build.
+struct ElementMap {
+    const uint64_t* slots;
+    const int32_t* numbers;  // by slot, which element
+    int64_t slot_count;
+    uint64_t multiplier;
+    int shift;
+    int32_t marker_number;  // the element that marks free slots, or -1
+};
+ElementMap element_map_build(const uint64_t* elements, int64_t n, uint64_t salt,
+                             int64_t slot_count, uint64_t* slots, int32_t* numbers);
+// Exact Jaccard similarity of every set with every query, each set read once: out[query][set].
+// shared: uint32[queries] scratch. sizes: of the query sets.
+void jaccard_scan(const Sets& sets, const ElementMap& map, const int64_t* first,
+                  const int32_t* holders, const int64_t* sizes, int64_t queries, uint32_t* shared,
+                  float* out);
+
 // Candidates in the order of sketch_scan, and what the exact scores are wanted for.
 struct Candidates {
     const int64_t* positions;

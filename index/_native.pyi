@@ -69,6 +69,9 @@ class SegmentView:
 def jaccard_of_rows(
     indptr: Array, elements: Array, positions: Array, query: Array, salt: int
 ) -> npt.NDArray[np.float32]: ...
+def jaccard_of_all(
+    indptr: Array, indices: Array, query_indptr: Array, query_indices: Array, salt: int
+) -> npt.NDArray[np.float32]: ...
 def shingle_batch(
     unit: Literal["byte", "char", "word", "dna"] | str,
     texts: list[bytes],

@@ -61,6 +61,12 @@ cdef extern from "kernels.hpp" namespace "closeby" nogil:
     int64_t hash_set_slots(int64_t) noexcept
     HashSet hash_set_build(const uint64_t*, int64_t, uint64_t, int64_t, uint64_t*) noexcept
     void jaccard(const StoredSets&, const int64_t*, int64_t, const HashSet&, float*) noexcept
+    cdef cppclass ElementMap:
+        pass
+    ElementMap element_map_build(const uint64_t*, int64_t, uint64_t, int64_t, uint64_t*,
+                                 int32_t*) noexcept
+    void jaccard_scan(const Sets&, const ElementMap&, const int64_t*, const int32_t*,
+                      const int64_t*, int64_t, uint32_t*, float*) noexcept
     cdef cppclass Candidates:
         const int64_t* positions
         const uint16_t* distances
@@ -86,6 +92,8 @@ cdef const Kernels* _kernels = best_kernels()
 # Rows of a bitmap are read in vectors of this many bytes.
 STRIDE_ALIGNMENT = 32
 SKETCH_BYTES = (16, 32, 64)
+# Far more than any tuning wants; so small that no product of sizes below can wrap around.
+MAX_GROUP_SIZE = 1 << 24
 
 
 def instruction_set():
@@ -108,6 +116,13 @@ def use_instruction_set(str name):
     _kernels = chosen
 
 
+cdef int _check_elements(elements) except -1:
+    """Refuses what is no array before its shape and type are asked for."""
+    if not isinstance(elements, np.ndarray) or elements.ndim != 1:
+        raise TypeError("elements must be a 1-d array")
+    return 0
+
+
 cdef Sets _sets(const int64_t[::1] indptr, const uint64_t[::1] indices) except *:
     """Checks a CSR pair; offsets must rise from 0 to the number of elements."""
     cdef Sets sets
@@ -127,10 +142,10 @@ cdef Sets _sets(const int64_t[::1] indptr, const uint64_t[::1] indices) except *
 
 
 def minhash_by_permutations(
-    const int64_t[::1] indptr,
-    const uint64_t[::1] indices,
-    const uint32_t[::1] xors,
-    const uint32_t[::1] multipliers,
+    const int64_t[::1] indptr not None,
+    const uint64_t[::1] indices not None,
+    const uint32_t[::1] xors not None,
+    const uint32_t[::1] multipliers not None,
     uint64_t seed,
 ):
     """MinHash values, uint32 (n, len(xors)); all ones for an empty set."""
@@ -147,7 +162,8 @@ def minhash_by_permutations(
 
 
 def minhash_by_one_permutation(
-    const int64_t[::1] indptr, const uint64_t[::1] indices, int64_t values, uint64_t seed
+    const int64_t[::1] indptr not None, const uint64_t[::1] indices not None, int64_t values,
+    uint64_t seed,
 ):
     """Densified one-permutation MinHash values, uint32 (n, values); all ones for an empty set."""
     cdef Sets sets = _sets(indptr, indices)
@@ -163,9 +179,12 @@ def minhash_by_one_permutation(
     return out
 
 
-def minhash_table_keys(const uint32_t[:, ::1] signatures, int64_t tables, int64_t K, uint64_t seed):
+def minhash_table_keys(
+    const uint32_t[:, ::1] signatures not None, int64_t tables, int64_t K, uint64_t seed
+):
     """16-bit keys of `tables` tables from the first tables * K values, uint16 (n, tables)."""
-    if tables < 1 or K < 1 or tables * K > signatures.shape[1]:
+    # By division: the product of two large numbers could wrap around.
+    if tables < 1 or K < 1 or tables > signatures.shape[1] // K:
         raise ValueError("tables * K must be from 1 to the number of values")
     out = np.empty((signatures.shape[0], tables), np.uint16)
     cdef uint16_t[:, ::1] view = out
@@ -177,9 +196,9 @@ def minhash_table_keys(const uint32_t[:, ::1] signatures, int64_t tables, int64_
     return out
 
 
-def minhash_sketches(const uint32_t[:, ::1] signatures, int64_t first, int64_t bits):
+def minhash_sketches(const uint32_t[:, ::1] signatures not None, int64_t first, int64_t bits):
     """1-bit MinHash of `bits` values from number `first` on, uint8 (n, bits / 8)."""
-    if bits < 8 or bits % 8 or first < 0 or first + bits > signatures.shape[1]:
+    if bits < 8 or bits % 8 or first < 0 or first > signatures.shape[1] - bits:
         raise ValueError("bits must be a multiple of 8 within the values")
     out = np.empty((signatures.shape[0], bits // 8), np.uint8)
     cdef uint8_t[:, ::1] view = out
@@ -190,7 +209,9 @@ def minhash_sketches(const uint32_t[:, ::1] signatures, int64_t first, int64_t b
     return out
 
 
-def signed_projections(const float[:, ::1] vectors, const float[:, :, ::1] signs, int64_t bits):
+def signed_projections(
+    const float[:, ::1] vectors not None, const float[:, :, ::1] signs not None, int64_t bits
+):
     """Signs of `bits` projections, uint8 (n, bits / 8). signs: (rotations, 3, padded)."""
     cdef int64_t padded = signs.shape[2]
     if padded < 8 or padded & (padded - 1) or vectors.shape[1] > padded:
@@ -212,16 +233,24 @@ def signed_projections(const float[:, ::1] vectors, const float[:, :, ::1] signs
 # --- group tests ---------------------------------------------------------------------------------
 
 
+cdef int32_t _range_bits(Py_ssize_t bitmaps) except -1:
+    """r of 2^r bitmaps in a table."""
+    if bitmaps < 1 or bitmaps > 65536 or bitmaps & (bitmaps - 1):
+        raise ValueError("a table has a power of two of bitmaps, at most 65536")
+    return int(bitmaps).bit_length() - 1
+
+
 def insert_into_groups(
-    uint8_t[:, :, ::1] bitmaps, const uint16_t[:, ::1] keys, int64_t first, int64_t group_size
+    uint8_t[:, :, ::1] bitmaps not None, const uint16_t[:, ::1] keys not None, int64_t first,
+    int64_t group_size,
 ):
     """Set the bits of points first .. first + n in bitmaps (tables, 1 << range bits, stride)."""
-    cdef int32_t range_bits = int(bitmaps.shape[1]).bit_length() - 1
-    if bitmaps.shape[0] != keys.shape[1] or bitmaps.shape[1] != 1 << range_bits or range_bits > 16:
+    cdef int32_t range_bits = _range_bits(bitmaps.shape[1])
+    if bitmaps.shape[0] != keys.shape[1]:
         raise ValueError("bitmaps must be (tables, power of two up to 65536, stride)")
-    if group_size < 1 or first < 0:
-        raise ValueError("group_size must be positive and first not negative")
-    if first + keys.shape[0] > bitmaps.shape[2] * 8 * group_size:
+    if not 1 <= group_size <= MAX_GROUP_SIZE or first < 0:
+        raise ValueError("group_size must be from 1 to 2**24 and first not negative")
+    if first > bitmaps.shape[2] * 8 * group_size - keys.shape[0]:
         raise ValueError("more points than the bitmaps have cells for")
     if keys.shape[0]:
         with nogil:
@@ -276,23 +305,23 @@ cdef class SegmentView:
         else:
             self.bitmaps = bitmaps
             self.group_size = group_size
-            if group_size < 1 or self.bitmaps.shape[2] % STRIDE_ALIGNMENT:
-                raise ValueError("bitmaps must be aligned and groups not empty")
+            if not 1 <= group_size <= MAX_GROUP_SIZE or self.bitmaps.shape[2] % STRIDE_ALIGNMENT:
+                raise ValueError("bitmaps must be aligned and groups of 1 to 2**24 points")
             self.tests.bitmaps = &self.bitmaps[0, 0, 0]
             self.tests.stride = self.bitmaps.shape[2]
             self.tests.cells = (points + group_size - 1) // group_size
             self.tests.tables = <int32_t>self.bitmaps.shape[0]
-            self.tests.range_bits = int(self.bitmaps.shape[1]).bit_length() - 1
-            if self.bitmaps.shape[1] != 1 << self.tests.range_bits or self.tests.range_bits > 16:
-                raise ValueError("a table has a power of two of bitmaps, at most 65536")
+            self.tests.range_bits = _range_bits(self.bitmaps.shape[1])
             if self.tests.cells > self.tests.stride * 8:
                 raise ValueError("more cells than a bitmap has bits")
         self.tests.group_size = <int32_t>self.group_size
         if (sets is None) == (vectors is None):
             raise ValueError("a segment holds sets or vectors")
+        self.vectors = vectors
         if sets is not None:
             indptr, elements = sets
             self.indptr = indptr
+            _check_elements(elements)
             if self.indptr.shape[0] < points + 1 or self.indptr[points] > elements.shape[0]:
                 raise ValueError("indptr must cover all the points within the elements")
             if elements.dtype == np.uint32:
@@ -304,10 +333,8 @@ cdef class SegmentView:
                 self.sets.elements = &self.elements8[0] if elements.shape[0] else NULL
                 self.sets.width = 8
             self.sets.indptr = &self.indptr[0]
-        else:
-            self.vectors = vectors
-            if self.vectors.shape[0] < points:
-                raise ValueError("vectors must hold all the points")
+        elif self.vectors.shape[0] < points:
+            raise ValueError("vectors must hold all the points")
 
     cdef int _check(self, const uint16_t[:, ::1] keys, const uint8_t[:, ::1] sketches,
                     int64_t cells, int64_t candidates, int64_t k) except -1:
@@ -326,8 +353,8 @@ cdef class SegmentView:
             raise ValueError("highest must hold a score for each sketch distance")
         return 0
 
-    def candidates(self, const uint16_t[:, ::1] keys, const uint8_t[:, ::1] sketches,
-                   int64_t cells, int64_t candidates):
+    def candidates(self, const uint16_t[:, ::1] keys not None,
+                   const uint8_t[:, ::1] sketches not None, int64_t cells, int64_t candidates):
         """Group test and sketch scan only: (positions int64, distances uint16), (q, candidates).
 
         Unfilled places are -1 and 65535; order is by distance, then position.
@@ -346,10 +373,11 @@ cdef class SegmentView:
             distances[q, :found] = work.distances_array[:found]
         return positions, distances
 
-    def search_sets(self, const uint16_t[:, ::1] keys, const uint8_t[:, ::1] sketches,
-                    const int64_t[::1] indptr, const uint64_t[::1] indices, uint64_t salt,
-                    int64_t cells, int64_t candidates, int64_t k, float min_score,
-                    const float[::1] highest):
+    def search_sets(self, const uint16_t[:, ::1] keys not None,
+                    const uint8_t[:, ::1] sketches not None, const int64_t[::1] indptr not None,
+                    const uint64_t[::1] indices not None, uint64_t salt, int64_t cells,
+                    int64_t candidates, int64_t k, float min_score,
+                    const float[::1] highest not None):
         """The k best points of each query set: (ids int64, Jaccard float32), (q, k), -1 and NaN.
 
         Only scores of at least min_score are hits. highest: float32 (sketch bits + 1,), falling,
@@ -391,9 +419,10 @@ cdef class SegmentView:
                     scores_view[q, i] = work.scores[i]
         return ids, scores
 
-    def search_vectors(self, const uint16_t[:, ::1] keys, const uint8_t[:, ::1] sketches,
-                       const float[:, ::1] queries, int64_t cells, int64_t candidates, int64_t k,
-                       float min_score, const float[::1] highest):
+    def search_vectors(self, const uint16_t[:, ::1] keys not None,
+                       const uint8_t[:, ::1] sketches not None,
+                       const float[:, ::1] queries not None, int64_t cells, int64_t candidates,
+                       int64_t k, float min_score, const float[::1] highest not None):
         """The k best points of each query vector: (ids int64, inner products float32), (q, k)."""
         self._check(keys, sketches, cells, candidates, k)
         self._check_highest(highest)
@@ -490,19 +519,25 @@ cdef class Workspace:
 # --- exact search --------------------------------------------------------------------------------
 
 
-def jaccard_of_rows(const int64_t[::1] indptr, elements, const int64_t[::1] positions,
-                    const uint64_t[::1] query, uint64_t salt):
+def jaccard_of_rows(const int64_t[::1] indptr not None, elements,
+                    const int64_t[::1] positions not None, const uint64_t[::1] query not None,
+                    uint64_t salt):
     """Exact Jaccard similarities of one query set with chosen stored sets, float32."""
     cdef const uint32_t[::1] elements4
     cdef const uint64_t[::1] elements8
     cdef StoredSets sets
-    cdef int64_t i, rows = indptr.shape[0] - 1
+    cdef int64_t i, at, rows = indptr.shape[0] - 1
+    _check_elements(elements)
+    cdef int64_t size = elements.shape[0]
+    if rows < 0:
+        raise ValueError("indptr must hold at least one offset")
     for i in range(positions.shape[0]):
-        if positions[i] < 0 or positions[i] >= rows:
+        at = positions[i]
+        if at < 0 or at >= rows:
             raise ValueError("positions must be rows of the sets")
+        if indptr[at] < 0 or indptr[at] > indptr[at + 1] or indptr[at + 1] > size:
+            raise ValueError("indptr must not fall, and lie within the elements")
     sets.indptr = &indptr[0]
-    if indptr[rows] > elements.shape[0]:
-        raise ValueError("indptr must end within the elements")
     if elements.dtype == np.uint32:
         elements4 = elements
         sets.elements = &elements4[0] if elements.shape[0] else NULL
@@ -521,6 +556,40 @@ def jaccard_of_rows(const int64_t[::1] indptr, elements, const int64_t[::1] posi
         with nogil:
             hashed = hash_set_build(first, query.shape[0], salt, slots_view.shape[0], &slots_view[0])
             jaccard(sets, &positions[0], positions.shape[0], hashed, &out_view[0])
+    return out
+
+
+def jaccard_of_all(const int64_t[::1] indptr not None, const uint64_t[::1] indices not None,
+                   const int64_t[::1] query_indptr not None,
+                   const uint64_t[::1] query_indices not None, uint64_t salt):
+    """Exact Jaccard similarities of query sets with all sets, float32 (queries, sets).
+
+    The sets are read once for all queries: give as many queries as memory has room for answers.
+    """
+    cdef Sets sets = _sets(indptr, indices)
+    cdef Sets queries = _sets(query_indptr, query_indices)
+    out = np.zeros((queries.n, sets.n), np.float32)
+    if not queries.n or not sets.n or not query_indices.shape[0]:
+        return out
+    distinct, inverse = np.unique(np.asarray(query_indices), return_inverse=True)
+    sizes = np.diff(np.asarray(query_indptr))
+    holder_of = np.repeat(np.arange(queries.n, dtype=np.int32), sizes)
+    order = np.argsort(inverse, kind="stable")
+    cdef const uint64_t[::1] distinct_view = distinct
+    cdef const int32_t[::1] holders = holder_of[order]
+    cdef const int64_t[::1] first = np.searchsorted(
+        inverse[order], np.arange(len(distinct) + 1)).astype(np.int64)
+    cdef const int64_t[::1] sizes_view = sizes
+    cdef uint64_t[::1] slots = np.empty(hash_set_slots(len(distinct)), np.uint64)
+    cdef int32_t[::1] numbers = np.empty(slots.shape[0], np.int32)
+    cdef uint32_t[::1] shared = np.empty(queries.n, np.uint32)
+    cdef float[:, ::1] view = out
+    cdef ElementMap element_map
+    with nogil:
+        element_map = element_map_build(&distinct_view[0], distinct_view.shape[0], salt,
+                                        slots.shape[0], &slots[0], &numbers[0])
+        jaccard_scan(sets, element_map, &first[0], &holders[0], &sizes_view[0], queries.n,
+                     &shared[0], &view[0, 0])
     return out
 
 
@@ -578,7 +647,7 @@ def shingle_batch(str unit, list texts, int64_t n, bint canonical=True):
     return indptr, elements[:at]
 
 
-def sort_unique(const int64_t[::1] indptr, uint64_t[::1] elements):
+def sort_unique(const int64_t[::1] indptr not None, uint64_t[::1] elements not None):
     """Sort each row of a CSR pair and drop its repeats, in place: (indptr, elements) of the rest."""
     cdef Sets sets = _sets(indptr, elements)
     out = np.zeros(sets.n + 1, np.int64)

@@ -15,7 +15,8 @@ from .errors import InvalidInputError
 from .files import read_arrays, write_arrays
 from .segment import SALT
 
-_BLOCK = 256  # queries multiplied at a time
+_BLOCK = 256  # queries compared at a time, with at most so many scores
+_BLOCK_SCORES = 1 << 25
 
 
 class FlatIndex:
@@ -123,18 +124,19 @@ class FlatIndex:
 
     def _similarities(self, queries: Batch, features: Batch, live: Int64Array) -> Any:
         """Similarities of one query after another with all live points, float32 (live,)."""
-        if isinstance(features, SetBatch):
-            assert isinstance(queries, SetBatch)
-            for row in range(len(queries)):
-                yield _native.jaccard_of_rows(
-                    features.indptr, features.indices, live, queries.row(row), SALT
-                )
-            return
-        assert not isinstance(queries, SetBatch)
         everything = len(live) == len(features)
-        for start in range(0, len(queries), _BLOCK):
-            products = queries[start : start + _BLOCK] @ features.T
-            yield from products if everything else products[:, live]
+        block = max(1, min(_BLOCK, _BLOCK_SCORES // max(1, len(features))))
+        for start in range(0, len(queries), block):
+            if isinstance(features, SetBatch):
+                assert isinstance(queries, SetBatch)
+                part = queries.slice(start, min(start + block, len(queries)))
+                scores = _native.jaccard_of_all(
+                    features.indptr, features.indices, part.indptr, part.indices, SALT
+                )
+            else:
+                assert not isinstance(queries, SetBatch)
+                scores = queries[start : start + block] @ features.T
+            yield from scores if everything else scores[:, live]
 
     def explain(self) -> dict[str, Any]:
         """What the index is and promises, in words and numbers."""
