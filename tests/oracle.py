@@ -1,0 +1,275 @@
+"""Slow, obvious twins of the kernels, written from their documented meaning.
+
+Sets are Python collections of integers, bit arrays are uint8 with bit j in bit j % 8 of byte
+j // 8, and integers are Python's, cut to 32 or 64 bits where the definition says so. Nothing here
+is shared with the library.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+MASK32 = 2**32 - 1
+MASK64 = 2**64 - 1
+GOLDEN_RATIO = 0x9E3779B97F4A7C15
+
+# --- mixing --------------------------------------------------------------------------------------
+
+
+def mix64(x: int) -> int:
+    """SplitMix64's finaliser ("Mix13")."""
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & MASK64
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & MASK64
+    return x ^ (x >> 31)
+
+
+def mix32(x: int) -> int:
+    """MurmurHash3's 32-bit finaliser."""
+    x = (x ^ (x >> 16)) * 0x85EBCA6B & MASK32
+    x = (x ^ (x >> 13)) * 0xC2B2AE35 & MASK32
+    return x ^ (x >> 16)
+
+
+def stream(seed: int, i: int) -> int:
+    """The i-th number of the SplitMix64 generator with this seed."""
+    return mix64((seed + (i + 1) * GOLDEN_RATIO) & MASK64)
+
+
+def fold(value: int, other: int) -> int:
+    """One more value mixed into a running hash."""
+    return mix64(((value ^ other) * GOLDEN_RATIO + 0x632BE59BD9B4E019) & MASK64)
+
+
+def reduce(random: int, n: int) -> int:
+    """32 random bits, read as a fraction of 1, times n."""
+    return random * n // 2**32
+
+
+# --- MinHash -------------------------------------------------------------------------------------
+
+
+def minhash_permutations(
+    elements: Iterable[int], xors: Sequence[int], multipliers: Sequence[int], seed: int
+) -> list[int]:
+    """The least image of the set under each permutation; all ones for the empty set."""
+    mixed = [mix64(x ^ seed) >> 32 for x in elements]
+    return [
+        min(((x ^ xor) * multiplier & MASK32 for x in mixed), default=MASK32)
+        for xor, multiplier in zip(xors, multipliers, strict=True)
+    ]
+
+
+def minhash_one_permutation(elements: Iterable[int], values: int, seed: int) -> list[int]:
+    """Bin minima of one permutation; an empty bin borrows from a filled one by a walk of its own.
+
+    The walk of a bin depends on the bin alone, so that two sets follow the same one (optimal
+    densification).
+    """
+    bins: dict[int, int] = {}
+    for x in elements:
+        hashed = mix64(x ^ seed)
+        place, value = reduce(hashed >> 32, values), hashed & MASK32
+        bins[place] = min(value, bins.get(place, MASK32))
+    if not bins:
+        return [MASK32] * values
+    signature = []
+    for place in range(values):
+        step, source = 0, place
+        while source not in bins:
+            source = reduce(stream(fold(seed, place), step) >> 32, values)
+            step += 1
+        signature.append(bins[source])
+    return signature
+
+
+def table_keys(signature: Sequence[int], tables: int, K: int, seed: int) -> list[int]:
+    """The top 16 bits of a hash over each table's K values, numbered by the table."""
+    keys = []
+    for table in range(tables):
+        running = (seed + table) & MASK64
+        for value in signature[table * K : table * K + K]:
+            running = fold(running, int(value))
+        keys.append(running >> 48)
+    return keys
+
+
+def one_bit_sketch(signature: Iterable[int]) -> np.ndarray:
+    """The lowest bit of each mixed MinHash value, packed."""
+    return pack([mix32(int(value)) & 1 for value in signature])
+
+
+def pack(bits: Iterable[int]) -> np.ndarray:
+    """Bits to bytes, the first bit lowest."""
+    return np.packbits(np.array(list(bits), np.uint8), bitorder="little")
+
+
+# --- signed random projections -------------------------------------------------------------------
+
+
+def hadamard_matrix(size: int) -> np.ndarray:
+    """The Hadamard matrix H(2n) = [[H, H], [H, -H]] of a power of two, float64."""
+    matrix = np.ones((1, 1))
+    while len(matrix) < size:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return matrix
+
+
+def projections(vector: np.ndarray, signs: np.ndarray) -> np.ndarray:
+    """All projections of one vector in float64: for each rotation (signs, then Hadamard) x 3."""
+    rotations, rounds, padded = signs.shape
+    H = hadamard_matrix(padded)
+    out = []
+    for rotation in range(rotations):
+        x = np.zeros(padded)
+        x[: len(vector)] = vector
+        for round_ in range(rounds):
+            x = H @ (signs[rotation, round_] * x)
+        out.append(x)
+    return np.concatenate(out)
+
+
+# --- group tests and ranking ---------------------------------------------------------------------
+
+
+def cell_counts(
+    point_keys: np.ndarray, query_keys: np.ndarray, range_bits: int, group_size: int
+) -> list[int]:
+    """Tests that each cell passes: a cell passes test t if a point of it has the query's key t."""
+    counts = []
+    for first in range(0, len(point_keys), group_size):
+        cell = point_keys[first : first + group_size]
+        count = 0
+        for table, key in enumerate(query_keys):
+            top = int(key) >> (16 - range_bits)
+            count += any(int(point[table]) >> (16 - range_bits) == top for point in cell)
+        counts.append(count)
+    return counts
+
+
+def best_cells(counts: Sequence[int], want: int) -> list[int]:
+    """The `want` cells with the highest counts, ties by number; as a rising list."""
+    ranked = sorted(range(len(counts)), key=lambda cell: (-counts[cell], cell))
+    return sorted(ranked[:want])
+
+
+def sketch_scan(
+    sketches: np.ndarray,
+    query: np.ndarray,
+    positions: Iterable[int],
+    removed: set[int],
+    want: int,
+) -> list[tuple[int, int]]:
+    """(distance, position) of the `want` nearest sketches; ties by place in `positions`."""
+    scanned = []
+    for place, position in enumerate(positions):
+        if position not in removed:
+            distance = sum(
+                int(a ^ b).bit_count() for a, b in zip(sketches[position], query, strict=True)
+            )
+            scanned.append((distance, place, position))
+    return [(distance, position) for distance, _, position in sorted(scanned)[:want]]
+
+
+def jaccard(a: Iterable[int], b: Iterable[int]) -> np.float32:
+    """|A and B| / |A or B| as float32; 0 for two empty sets."""
+    a, b = set(map(int, a)), set(map(int, b))
+    return np.float32(len(a & b)) / np.float32(len(a | b)) if a | b else np.float32(0)
+
+
+def top(scores: dict[int, float], k: int, least: float = -np.inf) -> tuple[list[int], list[float]]:
+    """The k best of {id: score} that reach `least`: by falling score, then rising id."""
+    ranked = sorted((-score, name) for name, score in scores.items() if score >= least)[:k]
+    return [name for _, name in ranked], [-score for score, _ in ranked]
+
+
+# --- features ------------------------------------------------------------------------------------
+
+
+def hash_bytes(data: bytes) -> int:
+    """A byte string folded 8 bytes at a time (little-endian, filled with zeros), the size first."""
+    running = 0x2545F4914F6CDD1D ^ len(data)
+    for at in range(0, len(data), 8):
+        running = fold(running, int.from_bytes(data[at : at + 8], "little"))
+    return running
+
+
+def byte_shingles(text: str, n: int) -> set[int]:
+    """n-grams of UTF-8 bytes: up to 4 the bytes themselves (big-endian), above that their hash."""
+    data = text.encode()
+    if not data:
+        return set()
+    if len(data) < n:
+        return {hash_bytes(data)}
+    grams = [data[i : i + n] for i in range(len(data) - n + 1)]
+    return {int.from_bytes(gram, "big") if n <= 4 else hash_bytes(gram) for gram in grams}
+
+
+def char_shingles(text: str, n: int) -> set[int]:
+    """Hashes of n-grams of characters; a text shorter than n is one shingle."""
+    if not text:
+        return set()
+    count = max(1, len(text) - n + 1)
+    return {hash_bytes(text[i : i + n].encode()) for i in range(count)}
+
+
+def words(text: str) -> list[bytes]:
+    """Maximal runs of ASCII letters and digits and of all bytes from 128 on."""
+    return re.findall(rb"[0-9a-zA-Z\x80-\xff]+", text.encode())
+
+
+def word_shingles(text: str, n: int) -> set[int]:
+    """n-grams of words: their hashes folded, beginning with how many they are."""
+    hashes = [hash_bytes(word) for word in words(text)]
+    window = min(n, len(hashes))
+    shingles = set()
+    for i in range(len(hashes) - window + 1 if window else 0):
+        running = 0x2545F4914F6CDD1D + window
+        for value in hashes[i : i + window]:
+            running = fold(running, value)
+        shingles.add(running)
+    return shingles
+
+
+def reverse_complement(sequence: str) -> str:
+    """The other strand, read in its direction."""
+    return sequence[::-1].translate(str.maketrans("ACGT", "TGCA"))
+
+
+def kmers(sequence: str, k: int, *, canonical: bool) -> set[int]:
+    """k-mers in base 4 (A C G T = 0 1 2 3), case ignored, U as T, none over any other letter."""
+    plain = sequence.translate(str.maketrans("acgtuU", "ACGTTT"))
+    found = set()
+    for i in range(len(plain) - k + 1):
+        kmer = plain[i : i + k]
+        if not set(kmer) <= set("ACGT"):
+            continue
+        numbers = [
+            int(strand.translate(str.maketrans("ACGT", "0123")), 4)
+            for strand in (kmer, reverse_complement(kmer))
+        ]
+        found.add(min(numbers) if canonical else numbers[0])
+    return found
+
+
+# --- merging -------------------------------------------------------------------------------------
+
+
+def merge_topk(
+    parts: Sequence[tuple[np.ndarray, np.ndarray]], k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k best real hits of all parts, row by row; -1 and NaN after the last."""
+    rows = len(parts[0][0])
+    ids, scores = np.full((rows, k), -1, np.int64), np.full((rows, k), np.nan, np.float32)
+    for row in range(rows):
+        hits = sorted(
+            (-float(score), int(name))
+            for part_ids, part_scores in parts
+            for name, score in zip(part_ids[row], part_scores[row], strict=True)
+            if name >= 0
+        )
+        for place, (score, name) in enumerate(hits[:k]):
+            ids[row, place], scores[row, place] = name, -score
+    return ids, scores
