@@ -105,7 +105,7 @@ def _find_neighbours(client: Client, data: DataSet, console: Console, queries: i
     console.rule(f"[bold]{len(data):,} {data.title}")
     console.print(f"near means: {data.comparison}")
     rng = np.random.default_rng(SEED)
-    rows = np.sort(rng.choice(len(data), min(queries, len(data)), replace=False))
+    rows = rng.choice(len(data), min(queries, len(data)), replace=False)
     with _progress(console) as progress:
         points_a_second, collection = _ingest(client, data, progress)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,22 +23,23 @@ from .measure import SIMILARITY, Answer, EngineFigures, HttpFigures, Questions
 SHOWN_QUERIES = 3
 SHOWN_HITS = 3
 
+_NEAR = f"J≥{SIMILARITY:g}"
+# Narrow enough for a terminal of 80 columns; the notes below say what each one is.
 ENGINE_COLUMNS = (
     "engine",
     "recall@10",
-    f"recall J ≥ {SIMILARITY:g}",
-    "µs a query",
+    _NEAR,
+    "µs/query",
     "build s",
-    "index B/point",
-    "sets B/point",
+    "index B",
+    "sets B",
 )
-HTTP_COLUMNS = (
-    "over HTTP",
-    "recall@10",
-    f"recall J ≥ {SIMILARITY:g}",
-    "ms a query, median",
-    "ms, p99",
-    "points/s ingested",
+HTTP_COLUMNS = ("over HTTP", "recall@10", _NEAR, "median ms", "p99 ms", "points/s")
+NOTES = (
+    f"recall@10: share of the exact ten nearest; {_NEAR}: of those of them with at "
+    "least that similarity (equally near points count alike). index B, sets B: bytes a point of "
+    "the index, and of the sets kept to compare exactly. µs and build include hashing. ms: one "
+    "query a request. points/s: stored durably and searchable."
 )
 
 
@@ -95,14 +97,15 @@ def show_answers(
     console: Console, data: DataSet, questions: Questions, answers: list[Answer]
 ) -> None:
     """Some queries with their nearest hits, and the exact answer beside them."""
-    table = Table(title=f"Some of the {len(questions.rows)} queries among the {data.name}")
-    table.add_column("closeby")
-    table.add_column("score", justify="right")
-    table.add_column("exact", justify="right")
-    table.add_column("exact answer")
+    title = f"Some of the {len(questions.rows)} queries among the {data.name}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, expand=True)
+    table.add_column("closeby over HTTP", ratio=1, overflow="fold")
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("exact", justify="right", no_wrap=True)
+    table.add_column("exact answer", ratio=1, overflow="fold")
     for number in _worth_showing(questions.exact):
         query = data.labels[questions.rows[number]]
-        table.add_row(Text(f"query {query}", style="bold", overflow="fold"), "", "", "")
+        table.add_row(Text(query, style="bold"), "", "", Text("(the query)", style="dim"))
         answer, exact = answers[number], questions.exact[number]
         for place in range(min(SHOWN_HITS, len(exact.ids))):
             hit, score = _shown(data, answer, place)
@@ -137,13 +140,14 @@ def show_figures(console: Console, findings: Sequence[Findings]) -> None:
         console.print(_table(title, ENGINE_COLUMNS, one.engine_rows))
     rows = [one.http_row for one in findings]
     console.print(_table("The same through `closeby serve` and the SDK", HTTP_COLUMNS, rows))
+    console.print(NOTES, style="dim", highlight=False)
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title)
-    table.add_column(columns[0])
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(columns[0], no_wrap=True)
     for column in columns[1:]:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table
@@ -174,7 +178,8 @@ def _markdown(findings: Sequence[Findings], machine: dict[str, Any]) -> list[str
         lines += [f"{one.data.comparison}; {one.queries} queries; one thread.", ""]
         lines += _markdown_table(ENGINE_COLUMNS, one.engine_rows)
     lines += ["", "## Over HTTP", ""]
-    return lines + _markdown_table(HTTP_COLUMNS, [one.http_row for one in findings])
+    lines += _markdown_table(HTTP_COLUMNS, [one.http_row for one in findings])
+    return [*lines, "", NOTES]
 
 
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

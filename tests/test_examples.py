@@ -1,0 +1,41 @@
+"""Every example runs as its text says, and prints what it promises."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+# What the output must hold: (regular expression, at least so many times).
+EXPECTED = {
+    "near_duplicate_urls.py": [(r"^https?://", 3), (r"^    0\.\d\d  https?://", 6)],
+    "related_genes.py": [(r"3144 genes, 9 records", 1), (r"^    0\.\d\d  blaTEM-", 5)],
+    "library_only.py": [(r"^    0\.\d\d  The committee|^    0\.\d\d  On Tuesday", 4)],
+    "dense_vectors.py": [(r"^(19\d|200) of 200 originals found", 1)],
+}
+
+
+def test_every_example_is_run():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_example(name, server):
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), server.url],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for pattern, least in EXPECTED[name]:
+        assert len(re.findall(pattern, done.stdout, re.MULTILINE)) >= least, done.stdout
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_example_is_short(name):
+    assert len((EXAMPLES / name).read_text().splitlines()) < 40
