@@ -12,6 +12,7 @@
 #   BASE                        the base image, instead of the Dockerfile's or of debootstrap's
 #   PIP_CONFIG_FILE, PIP_CERT   as pip reads them: given to the build as secrets, so that it can
 #                               use this machine's package index; they do not stay in the image
+#   VERIFY_STORAGE              buildah: a directory that keeps the images from run to run
 #
 # The server is reached on a loopback port. Without an engine it also listens on loopback alone, is
 # in the host's network and keeps the host's kernel limits: what only an engine can do (a read-only
@@ -23,7 +24,7 @@ uid=10001
 name=closeby-verify-$$
 image=localhost/closeby:verify
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/closeby-verify.XXXXXX")
-server_pid=
+server_job=
 
 say() { printf 'verify: %s\n' "$*"; }
 fail() {
@@ -74,8 +75,12 @@ case $engine in
     }
     ;;
   buildah)
-    buildah() { command buildah --storage-driver vfs --root "$scratch/storage" --runroot "$scratch/run" "$@"; }
+    storage=${VERIFY_STORAGE:-$scratch}
+    base=localhost/closeby-base:bookworm
+    buildah() { command buildah --storage-driver vfs --root "$storage/storage" --runroot "$storage/run" "$@"; }
     make_base() {
+      BASE=$base
+      ! buildah inspect --type image "$base" > /dev/null 2>&1 || return 0
       command -v debootstrap > /dev/null || fail "give BASE, or install debootstrap"
       say "making a base image with debootstrap (Debian bookworm, python3)"
       debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates \
@@ -86,44 +91,47 @@ case $engine in
       local container
       container=$(buildah from scratch)
       buildah add --quiet "$container" "$scratch/base.tar" / > /dev/null
-      buildah commit --quiet --rm --format docker "$container" localhost/closeby-base:bookworm > /dev/null
+      buildah commit --quiet --rm --format docker "$container" "$base" > /dev/null
       rm -rf "$scratch/base" "$scratch/base.tar"
-      BASE=localhost/closeby-base:bookworm
     }
     build() {
       [ -n "${BASE:-}" ] || make_base
       buildah bud --isolation chroot --format docker --build-arg "BASE=$BASE" "${build_options[@]}" .
       buildah from --name "$name" "$image" > /dev/null
+      # Else a volume of buildah's own is laid over the one that is given below.
+      buildah config --volume /data- "$name"
       install --directory --owner="$uid" --group="$uid" --mode=0750 "$scratch/data"
     }
     run_in_container() { buildah run --isolation chroot --volume "$scratch/data:/data" "$name" -- "$@"; }
     start() {
       touch "$scratch/started"
-      # exec, so that the number is the server's own: there is no namespace of processes here.
-      run_in_container sh -c 'echo $$ > /data/.verify-pid; export CLOSEBY_HOST=127.0.0.1 CLOSEBY_PORT='"$port"'; exec closeby serve' \
+      # There is no namespace of processes here: the shell's number becomes the server's by exec.
+      run_in_container sh -c 'echo "pid $$"; exec env CLOSEBY_HOST=127.0.0.1 CLOSEBY_PORT='"$port"' closeby serve' \
         > "$scratch/server.log" 2>&1 &
-      server_pid=$!
+      server_job=$!
     }
+    signal_server() { kill "-$1" "$(sed -n '1s/^pid //p' "$scratch/server.log")"; }
     inside() { run_in_container env CLOSEBY_PORT="$port" "$@"; }
     stop() {
-      kill -TERM "$(cat "$scratch/data/.verify-pid")"
+      signal_server TERM
       local code=0
-      wait "$server_pid" || code=$?
-      server_pid=
+      wait "$server_job" || code=$?
+      server_job=
       [ "$code" = 0 ] || fail "the server exited with $code after SIGTERM"
+      [ -n "$(ls "$scratch/data")" ] || fail "the volume is empty"
     }
     written_outside_data() {
       # Only what its user could have written: buildah itself touches files as root.
       find "$(buildah mount "$name")" -xdev -newer "$scratch/started" -user "$uid" -not -path '*/data' -print
     }
     clean() {
-      if [ -n "$server_pid" ]; then
-        kill -KILL "$(cat "$scratch/data/.verify-pid")" 2> /dev/null || true
-        wait "$server_pid" 2> /dev/null || true
+      if [ -n "$server_job" ]; then
+        signal_server KILL || true
+        wait "$server_job" 2> /dev/null || true
         tail -20 "$scratch/server.log" || true
       fi
-      buildah umount --all > /dev/null 2>&1 || true
-      buildah rm --all > /dev/null 2>&1 || true
+      buildah umount "$name" > /dev/null 2>&1 || true
+      buildah rm "$name" > /dev/null 2>&1 || true
     }
     ;;
   *) fail "unknown engine: $engine" ;;

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("index", "service", "loaders", "client")
-FOLDERS = (*ROOMS, "csrc", "optimize", "benchmarks", "docs", "examples", "tests", "docker")
+FOLDERS = (*ROOMS, "csrc", "docs", "examples", "tests", "docker")
 SCRIPTS = (".ci/run", "docker/verify.sh", "tests/native/run_sanitized.sh")
 
 
@@ -172,6 +172,13 @@ def test_the_composed_service_is_confined(setting: str) -> None:
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_every_folder_of_the_layout_is_there(folder: str) -> None:
     assert any(path.parts[0] == folder for path in tracked_files()), f"{folder}/ has no file"
+
+
+def test_every_folder_has_its_place_in_the_architecture_page() -> None:
+    folders = {path.parts[0] for path in tracked_files() if len(path.parts) > 1}
+    headings = re.findall(r"(?m)^## (.+)$", text_of("docs/architecture.md"))
+    named = {name for heading in headings for name in re.findall(r"(\w+)/", heading)}
+    assert {name for name in folders if not name.startswith(".")} - {"docs"} <= named
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
