@@ -34,8 +34,9 @@ def fresh(db: Client, request: pytest.FixtureRequest) -> Any:
 
     def create(**config: Any) -> Collection:
         name = f"client-{request.node.name[:80]}-{len(made)}".replace("[", "-").replace("]", "")
+        collection = db.create_collection(name, **config)
         made.append(name)
-        return db.create_collection(name, **config)
+        return collection
 
     yield create
     for name in made:
