@@ -79,37 +79,45 @@ namespace {
 // Marks a free slot; a set that holds this very number carries it in a flag beside the slots.
 constexpr uint64_t kFree = ~uint64_t{0};
 
-// Multiply-shift with a random odd multiplier: universal (Dietzfelbinger et al. 1997), one
-// multiplication.
-inline int64_t slot_of(uint64_t element, const HashSet& set) {
-    return static_cast<int64_t>((element * set.multiplier) >> set.shift);
+// Cuckoo hashing (Pagh, Rodler 2001): an element lies in one of two slots, both from one random
+// multiplication, so that a probe is two loads and no branch.
+inline void slots_of(uint64_t element, const HashSet& set, int64_t* first, int64_t* second) {
+    const uint64_t product = element * set.multiplier;
+    *first = static_cast<int64_t>(product >> set.shift);
+    const uint64_t half = uint64_t{1} << (64 - set.shift);
+    *second = static_cast<int64_t>(half + ((product >> (2 * set.shift - 64)) & (half - 1)));
 }
 
-// Looks on behind a slot that another element holds.
-__attribute__((noinline)) bool hash_set_has_after(const HashSet& set, uint64_t element,
-                                                  int64_t slot) {
-    if (element == kFree) return set.has_free_marker;
-    for (;;) {
-        slot = (slot + 1) & (set.slot_count - 1);
-        if (set.slots[slot] == element) return true;
-        if (set.slots[slot] == kFree) return false;
+// False if the element, or one that it displaced, found no place.
+bool cuckoo_insert(uint64_t element, const HashSet& set, uint64_t* slots) {
+    constexpr int kMostMoves = 200;
+    int64_t came_from = -1;
+    for (int move = 0; move < kMostMoves; ++move) {
+        int64_t first, second;
+        slots_of(element, set, &first, &second);
+        if (slots[first] == element || slots[second] == element) return true;
+        const int64_t slot = slots[first] == kFree || second == came_from ? first : second;
+        const uint64_t evicted = slots[slot];
+        slots[slot] = element;
+        if (evicted == kFree) return true;
+        element = evicted;
+        came_from = slot;
     }
+    return false;
 }
 
-// Most probes end in their first slot, which holds the element or nothing: no branch on which.
 template <typename Element>
 int64_t overlap(const Element* elements, int64_t n, const HashSet& set) {
     int64_t shared = 0;
     for (int64_t i = 0; i < n; ++i) {
         const uint64_t element = elements[i];
-        const int64_t slot = slot_of(element, set);
-        const uint64_t held = set.slots[slot];
-        shared += held == element;
-        if (__builtin_expect((held != element) & (held != kFree), 0)) {
-            shared += hash_set_has_after(set, element, slot);
-        } else if (__builtin_expect(element == kFree, 0)) {
-            shared += static_cast<int64_t>(set.has_free_marker) - (held == element);
+        int64_t first, second;
+        slots_of(element, set, &first, &second);
+        int64_t here = (set.slots[first] == element) | (set.slots[second] == element);
+        if (sizeof(Element) == 8 && __builtin_expect(element == kFree, 0)) {
+            here = set.has_free_marker;
         }
+        shared += here;
     }
     return shared;
 }
@@ -119,13 +127,6 @@ void jaccard_of_width(const StoredSets& sets, const int64_t* positions, int64_t 
                       const HashSet& query, float* out) {
     const Element* elements = static_cast<const Element*>(sets.elements);
     for (int64_t i = 0; i < count; ++i) {
-        if (i + 2 < count) __builtin_prefetch(sets.indptr + positions[i + 2]);
-        if (i + 1 < count) {
-            const Element* ahead = elements + sets.indptr[positions[i + 1]];
-            for (int line = 0; line < 4; ++line) {
-                __builtin_prefetch(reinterpret_cast<const char*>(ahead) + 64 * line);
-            }
-        }
         const int64_t begin = sets.indptr[positions[i]];
         const int64_t size = sets.indptr[positions[i] + 1] - begin;
         const int64_t shared = overlap(elements + begin, size, query);
@@ -139,27 +140,24 @@ void jaccard_of_width(const StoredSets& sets, const int64_t* positions, int64_t 
 int64_t one_permutation_scratch(int64_t values) { return (values + 63) / 64; }
 
 int64_t hash_set_slots(int64_t elements) {
-    // Sparse while it fits the first-level cache.
-    const int64_t wanted = elements * (elements <= 512 ? 8 : 3);
-    int64_t slots = 16;
-    while (slots < wanted) slots *= 2;
-    return slots;
+    int64_t half = 16;
+    while (2 * half < 3 * elements) half *= 2;  // a third full: insertion hardly ever fails
+    return 2 * half;
 }
 
 HashSet hash_set_build(const uint64_t* elements, int64_t n, uint64_t salt, int64_t slot_count,
                        uint64_t* slots) {
     int bits = 0;
-    while ((int64_t{1} << bits) < slot_count) ++bits;
-    HashSet set{slots, slot_count, salt | 1, 64 - bits, n, false};
-    std::memset(slots, 0xff, static_cast<size_t>(slot_count) * sizeof(uint64_t));
-    for (int64_t i = 0; i < n; ++i) {
-        if (elements[i] == kFree) {
-            set.has_free_marker = true;
-            continue;
+    while ((int64_t{2} << bits) < slot_count) ++bits;
+    HashSet set{slots, slot_count, mix64(salt) | 1, 64 - bits, n, false};
+    for (bool placed = false; !placed; set.multiplier = mix64(set.multiplier) | 1) {
+        std::memset(slots, 0xff, static_cast<size_t>(slot_count) * sizeof(uint64_t));
+        placed = true;
+        for (int64_t i = 0; i < n && placed; ++i) {
+            set.has_free_marker |= elements[i] == kFree;
+            placed = elements[i] == kFree || cuckoo_insert(elements[i], set, slots);
         }
-        int64_t slot = slot_of(elements[i], set);
-        while (slots[slot] != kFree) slot = (slot + 1) & (slot_count - 1);
-        slots[slot] = elements[i];
+        if (placed) break;
     }
     return set;
 }
@@ -177,7 +175,7 @@ ElementMap element_map_build(const uint64_t* elements, int64_t n, uint64_t salt,
                              int64_t slot_count, uint64_t* slots, int32_t* numbers) {
     int bits = 0;
     while ((int64_t{1} << bits) < slot_count) ++bits;
-    ElementMap map{slots, numbers, slot_count, salt | 1, 64 - bits, -1};
+    ElementMap map{slots, numbers, slot_count, mix64(salt) | 1, 64 - bits, -1};
     std::memset(slots, 0xff, static_cast<size_t>(slot_count) * sizeof(uint64_t));
     for (int64_t e = 0; e < n; ++e) {
         if (elements[e] == kFree) {
@@ -249,39 +247,75 @@ int64_t insert_hits(const Candidates& candidates, int64_t begin, int64_t end, in
     return kept;
 }
 
-// score(begin, count) writes the exact scores of candidates begin .. begin + count.
-template <typename Score>
-int64_t rerank(const Candidates& candidates, int64_t* hits, float* scores, const Score& score) {
-    constexpr int64_t kAtOnce = 16;  // enough to hide the memory's latency
+// score(begin, count) writes the exact scores of candidates begin .. begin + count;
+// fetch(begin, count) asks the memory for what it will read.
+template <typename Score, typename Fetch>
+int64_t rerank(const Candidates& candidates, int64_t* hits, float* scores, const Score& score,
+               const Fetch& fetch) {
+    constexpr int64_t kAtOnce = 8;
+    const auto size_at = [&](int64_t begin) {
+        const int64_t left = candidates.count - begin;
+        return left < kAtOnce ? left : kAtOnce;
+    };
     int64_t kept = 0;
+    fetch(0, size_at(0));
     for (int64_t begin = 0; begin < candidates.count; begin += kAtOnce) {
         const bool full = kept == candidates.k;
         const float bar = full ? scores[kept - 1] : candidates.min_score;
         if (candidates.highest[candidates.distances[begin]] < bar) break;
-        const int64_t left = candidates.count - begin;
-        const int64_t count = left < kAtOnce ? left : kAtOnce;
-        score(begin, count);
-        kept = insert_hits(candidates, begin, begin + count, kept, hits, scores);
+        const int64_t end = begin + size_at(begin);
+        if (end < candidates.count) fetch(end, size_at(end));
+        score(begin, end - begin);
+        kept = insert_hits(candidates, begin, end, kept, hits, scores);
     }
     return kept;
+}
+
+// At most this much of a candidate is fetched ahead; the hardware follows a longer run itself.
+constexpr int64_t kFetchBytes = 512;
+
+inline void fetch_bytes(const void* data, int64_t bytes) {
+    const char* at = static_cast<const char*>(data);
+    for (int64_t b = 0; b < bytes && b < kFetchBytes; b += 64) __builtin_prefetch(at + b);
 }
 
 }  // namespace
 
 int64_t rerank_sets(const StoredSets& sets, const HashSet& query, const Candidates& candidates,
                     int64_t* hits, float* scores) {
-    return rerank(candidates, hits, scores, [&](int64_t begin, int64_t count) {
-        jaccard(sets, candidates.positions + begin, count, query, scores + begin);
-    });
+    for (int64_t i = 0; i < candidates.count; ++i) {
+        __builtin_prefetch(sets.indptr + candidates.positions[i]);
+    }
+    return rerank(
+        candidates, hits, scores,
+        [&](int64_t begin, int64_t count) {
+            jaccard(sets, candidates.positions + begin, count, query, scores + begin);
+        },
+        [&](int64_t begin, int64_t count) {
+            for (int64_t i = begin; i < begin + count; ++i) {
+                const int64_t first = sets.indptr[candidates.positions[i]];
+                const int64_t last = sets.indptr[candidates.positions[i] + 1];
+                fetch_bytes(static_cast<const char*>(sets.elements) + first * sets.width,
+                            (last - first) * sets.width);
+            }
+        });
 }
 
 int64_t rerank_vectors(const Kernels& kernels, const float* vectors, int64_t dim,
                        const float* query, const Candidates& candidates, int64_t* hits,
                        float* scores) {
-    return rerank(candidates, hits, scores, [&](int64_t begin, int64_t count) {
-        kernels.inner_products(vectors, dim, candidates.positions + begin, count, query,
-                               scores + begin);
-    });
+    return rerank(
+        candidates, hits, scores,
+        [&](int64_t begin, int64_t count) {
+            kernels.inner_products(vectors, dim, candidates.positions + begin, count, query,
+                                   scores + begin);
+        },
+        [&](int64_t begin, int64_t count) {
+            for (int64_t i = begin; i < begin + count; ++i) {
+                fetch_bytes(vectors + candidates.positions[i] * dim,
+                            dim * static_cast<int64_t>(sizeof(float)));
+            }
+        });
 }
 
 int64_t group_scratch(int64_t stride, int64_t tables) {

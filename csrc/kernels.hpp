@@ -86,12 +86,11 @@ void group_insert(uint8_t* bitmaps, int64_t stride, int32_t range_bits, int32_t 
 // uint64 words of scratch that group_query needs.
 int64_t group_scratch(int64_t stride, int64_t tables);
 
-// A query set in an open-addressing table. The multiplier comes from a random salt and decides
-// only where elements lie, so that nobody can choose elements that all collide; answers do not
-// depend on it.
+// A query set as a cuckoo hash table. The multiplier comes from a random salt and decides only
+// where elements lie, so that nobody can choose elements that collide; answers do not depend on it.
 struct HashSet {
     const uint64_t* slots;
-    int64_t slot_count;  // a power of two, more than the elements
+    int64_t slot_count;  // two halves, each a power of two
     uint64_t multiplier;
     int shift;
     int64_t size;

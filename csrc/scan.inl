@@ -90,10 +90,6 @@ static void inner_products(const float* vectors, int64_t dim, const int64_t* pos
                            int64_t count, const float* query, float* out) {
     for (int64_t i = 0; i < count; ++i) {
         const float* x = vectors + positions[i] * dim;
-        if (i + 1 < count) {
-            const char* ahead = reinterpret_cast<const char*>(vectors + positions[i + 1] * dim);
-            for (int64_t b = 0; b < dim * 4 && b < 2048; b += 64) __builtin_prefetch(ahead + b);
-        }
         f32x8 sum0 = {}, sum1 = {};
         int64_t j = 0;
         for (; j + 16 <= dim; j += 16) {

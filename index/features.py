@@ -11,6 +11,7 @@ A collection names its featurizer once, so that ingest and query see the same fe
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -252,8 +253,7 @@ def featurizer_from(spec: Mapping[str, Any]) -> Featurizer:
             f"features.kind must be one of {', '.join(_KINDS)}", field="features.kind"
         )
     cls = _KINDS[kind]
-    code = cls.__init__.__code__
-    known = code.co_varnames[1 : code.co_argcount] if cls.__init__ is not object.__init__ else ()
+    known = tuple(inspect.signature(cls).parameters)
     for name in options:
         if name not in known:
             raise InvalidInputError(

@@ -6,6 +6,7 @@ For a random permutation h of all elements, P[min h(A) = min h(B)] = |A ∩ B| /
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -38,9 +39,9 @@ def splitmix(seed: int, count: int) -> npt.NDArray[np.uint64]:
 def plausible_matching(bits: int) -> npt.NDArray[np.float64]:
     """Highest plausible probability that a sketch bit agrees, by distance 0 .. bits.
 
-    The upper end of Wilson's score interval (1927) at four standard deviations.
+    The upper end of Wilson's score interval (1927) at three standard deviations.
     """
-    z = 4.0
+    z = 3.0
     seen = 1 - np.arange(bits + 1) / bits
     spread = z * np.sqrt(seen * (1 - seen) / bits + z * z / (4 * bits * bits))
     return np.minimum(1.0, (seen + z * z / (2 * bits) + spread) / (1 + z * z / bits))
@@ -135,10 +136,11 @@ class MinHashFamily:
         """Estimate of J from the fraction of sketch bits that agree, (1 + J) / 2 on average."""
         return np.clip(2 * np.asarray(matching, np.float64) - 1, 0, 1)
 
+    @cached_property
     def highest_plausible(self) -> FloatArray:
         """Highest J that each sketch distance leaves plausible, float32 (sketch_bits + 1,).
 
-        Four standard deviations of the estimate; 1 throughout for one permutation, whose values
+        Three standard deviations of the estimate; 1 throughout for one permutation, whose values
         are not independent when a set has few elements.
         """
         if self.scheme == "one_permutation":

@@ -6,6 +6,7 @@ one sign bit agrees with probability 1 - θ/π and b bits together with (1 - θ/
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -84,10 +85,12 @@ class SignedRandomProjection:
         """Estimate of the cosine from the fraction of agreeing sketch bits, 1 - θ/π on average."""
         return np.cos(np.pi * (1 - np.asarray(matching, np.float64)))
 
+    @cached_property
     def highest_plausible(self) -> FloatArray:
         """Highest cosine that each sketch distance leaves plausible, float32 (sketch_bits + 1,)."""
         matching = plausible_matching(self.sketch_bits)
-        return np.asarray(self.sketch_similarity(matching), np.float32)
+        # Rounding lifts some cosines of equal vectors above 1.
+        return np.asarray(self.sketch_similarity(matching) + 1e-6, np.float32)
 
     def similarity_order(self, vectors: FloatArray) -> npt.NDArray[np.int64]:
         """An order that puts similar vectors side by side, int64 (n,): by 64 further sign bits."""

@@ -48,7 +48,7 @@ class HashedQueries:
     @classmethod
     def of(cls, features: Batch, family: Family) -> HashedQueries:
         """Hash queries whose features were checked."""
-        return cls(features, *family.hash(features), family.highest_plausible())
+        return cls(features, *family.hash(features), family.highest_plausible)
 
     def __len__(self) -> int:
         return len(self.keys)
