@@ -16,6 +16,7 @@ reads less memory for the same recall (docs/algorithm.md).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,7 @@ class FlinngIndex:
         self.expected_points = int(expected_points)
         self.capacity = int(capacity)
         self.tables = int(tables) if tables is not None else self._tables()
+        self._cached_effort = lru_cache(1024)(self._effort_for)
         self.dim: int | None = None
         self._family: Family | None = None
         self._next_id = 0
@@ -345,12 +347,14 @@ class FlinngIndex:
 
     def _effort(self, segment: Segment | MutableSegment, target: float, k: int) -> Effort:
         """How many cells and candidates one segment needs for this recall."""
-        candidates = max(MIN_CANDIDATES, 4 * k)
         if segment.shape is None:
-            return Effort(1, candidates)
-        s = self._key_probability(self.threshold, segment.shape)
-        cells = cells_for(len(segment), segment.shape, self.tables, s, target)
-        return Effort(max(MIN_CELLS, cells), candidates)
+            return Effort(1, max(MIN_CANDIDATES, 4 * k))
+        return self._cached_effort(len(segment), segment.shape, target, k)
+
+    def _effort_for(self, points: int, shape: GroupShape, target: float, k: int) -> Effort:
+        s = self._key_probability(self.threshold, shape)
+        cells = cells_for(points, shape, self.tables, s, target)
+        return Effort(max(MIN_CELLS, cells), max(MIN_CANDIDATES, 4 * k))
 
     # --- describing ------------------------------------------------------------------------------
 
@@ -495,6 +499,8 @@ def _is_digit(before: int, total: int) -> bool:
 
 
 def _part(features: Batch, start: int, stop: int) -> Batch:
+    if start == 0 and stop >= len(features):
+        return features
     if isinstance(features, SetBatch):
         return features.slice(start, min(stop, len(features)))
     return features[start:stop]
