@@ -159,7 +159,8 @@ class Ids(Featurizer):
 
     def features(self, inputs: Sequence[Any]) -> SetBatch:
         """See :class:`Featurizer`; inputs are iterables of integers."""
-        return _bounded(as_set_batch(inputs), self.field)
+        # A tuple of two sets is not a pair of offsets and elements here.
+        return _bounded(as_set_batch(list(inputs)), self.field)
 
 
 class Tokens(Featurizer):
@@ -217,7 +218,7 @@ class Vector(Featurizer):
         # A bool is an int to Python and a number to NumPy, but not to whoever sent it.
         if plain and not {type(value) for value in vector} <= {int, float}:
             raise InvalidInputError("vector must be a list of numbers", field="vector", row=row)
-        if not plain and not isinstance(vector, np.ndarray):
+        if not plain and (not isinstance(vector, np.ndarray) or vector.ndim != 1):
             raise InvalidInputError("vector must be a list of numbers", field="vector", row=row)
         if len(vector) != self.dim:
             raise InvalidInputError(
