@@ -5,6 +5,8 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from dataclasses import replace
 from io import StringIO
 
@@ -75,10 +77,16 @@ def test_exact_answers_are_those_of_a_plain_loop():
     assert figures.recall.at_10 == figures.recall.near == 1
 
 
-def is_down(url):
-    with pytest.raises(httpx.ConnectError):
+def answers(url):
+    try:
         httpx.get(f"{url}/readyz", trust_env=False)
+    except httpx.TransportError:
+        return False
     return True
+
+
+def is_down(url):
+    return not answers(url)
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, RuntimeError])
@@ -167,25 +175,45 @@ def test_recall_below_the_promise_is_a_failure(little_data, temporary_files, mon
     assert "0.95 was promised" in screen.getvalue()
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_half_way_it_leaves_nothing(tmp_path, stop):
+@contextmanager
+def demo_process(temporary):
+    """A demo that has started its server: the process and the URL."""
     process = subprocess.Popen(
         [sys.executable, "-m", "closeby.service", "demo"],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"TMPDIR": str(tmp_path)},
+        env=os.environ | {"TMPDIR": str(temporary)},
     )
-    url = None
-    for line in process.stdout:
-        if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-            url = found[0]
-            break
-    process.send_signal(stop)
-    rest, _ = process.communicate(timeout=60)
-    assert process.returncode == demo.EXIT_INTERRUPTED
+    with process:
+        for line in process.stdout:
+            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+                yield process, found[0]
+                break
+        else:
+            pytest.fail("the demo did not say where its server listens")
+        process.kill()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_half_way_it_leaves_nothing(tmp_path, stop):
+    with demo_process(tmp_path) as (process, url):
+        process.send_signal(stop)
+        rest, _ = process.communicate(timeout=60)
+        assert process.returncode == demo.EXIT_INTERRUPTED
     assert "nothing is left running" in rest
     assert is_down(url)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of this")
+def test_server_ends_even_if_the_demo_is_killed(tmp_path):
+    with demo_process(tmp_path) as (process, url):
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and answers(url):
+            time.sleep(0.1)
+        assert is_down(url)
 
 
 @pytest.mark.slow

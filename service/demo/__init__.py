@@ -19,13 +19,14 @@ from typing import NoReturn
 
 import numpy as np
 from closeby.client import Client, ClosebyClientError, Collection
-from closeby.index import featurizer_from
+from closeby.index import as_set_batch, featurizer_from
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
@@ -109,24 +110,23 @@ def _find_neighbours(client: Client, data: DataSet, console: Console, queries: i
     with _progress(console) as progress:
         points_a_second, collection = _ingest(client, data, progress)
 
-        step = progress.add_task("features in this process", total=None)
-        sets = featurizer_from(data.features).features(data.inputs)
+        step = progress.add_task("features here", total=None)
+        sets = as_set_batch(featurizer_from(data.features).features(data.inputs))
         _finish(progress, step)
 
         step = progress.add_task("exact answers by comparing all", total=len(rows))
         questions, exact = ask_exactly(sets, rows, lambda n: progress.advance(step, n))
 
         step = progress.add_task("queries over HTTP", total=len(rows))
-        field = data.column.removesuffix("s")
         answers, took_ms = ask_over_http(
-            collection, data.inputs, field, questions, lambda n: progress.advance(step, n)
+            collection, data, questions, lambda n: progress.advance(step, n)
         )
 
-        step = progress.add_task("FLINNG in this process", total=None)
+        step = progress.add_task("FLINNG here", total=None)
         flinng = measure_flinng(questions)
         _finish(progress, step)
 
-        step = progress.add_task("FAISS binary HNSW in this process", total=None)
+        step = progress.add_task("FAISS binary HNSW here", total=None)
         hnsw = measure_hnsw(questions)
         _finish(progress, step)
     show_answers(console, data, questions, answers)
@@ -141,13 +141,10 @@ def _find_neighbours(client: Client, data: DataSet, console: Console, queries: i
 
 def _ingest(client: Client, data: DataSet, progress: Progress) -> tuple[float, Collection]:
     collection = client.create_collection(data.name, metric="jaccard", features=data.features)
-    step = progress.add_task("points over HTTP, acknowledged when on disk", total=len(data))
+    step = progress.add_task("points over HTTP, onto disk", total=len(data))
     started = time.perf_counter()
     collection.upsert(
-        ids=range(len(data)),
-        payloads=data.payloads,
-        progress=lambda done, _: progress.update(step, completed=done),
-        **{data.column: data.inputs},
+        points=data.points(), progress=lambda done, _: progress.update(step, completed=done)
     )
     return len(data) / (time.perf_counter() - started), collection
 
@@ -168,7 +165,7 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _finish(progress: Progress, step: int) -> None:
+def _finish(progress: Progress, step: TaskID) -> None:
     progress.update(step, total=1, completed=1)
 
 

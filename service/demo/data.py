@@ -21,7 +21,7 @@ class DataSet:
     title: str
     comparison: str
     features: dict[str, Any]
-    column: Literal["texts", "sequences"]
+    field: Literal["text", "sequence"]
     inputs: list[str]
     labels: list[str]
     label_name: str
@@ -29,10 +29,12 @@ class DataSet:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    @property
-    def payloads(self) -> list[dict[str, str]]:
-        """The payload of each point."""
-        return [{self.label_name: label} for label in self.labels]
+    def points(self) -> list[dict[str, Any]]:
+        """The points as `Collection.upsert` takes them."""
+        return [
+            {"id": position, self.field: value, "payload": {self.label_name: label}}
+            for position, (value, label) in enumerate(zip(self.inputs, self.labels, strict=True))
+        ]
 
 
 def shipped_data() -> list[DataSet]:
@@ -45,7 +47,7 @@ def shipped_data() -> list[DataSet]:
             title="URLs of US government web sites",
             comparison="Jaccard similarity of their byte 4-grams, scheme left out",
             features={"kind": "shingles", "unit": "byte", "n": 4},
-            column="texts",
+            field="text",
             inputs=[after_scheme(url) for url in urls],
             labels=urls,
             label_name="url",
@@ -55,7 +57,7 @@ def shipped_data() -> list[DataSet]:
             title="antibiotic resistance genes",
             comparison="Jaccard similarity of their canonical 16-mers",
             features={"kind": "kmers", "k": 16, "canonical": True},
-            column="sequences",
+            field="sequence",
             inputs=[gene.sequence for gene in genes],
             labels=[gene.name for gene in genes],
             label_name="name",

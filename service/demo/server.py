@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ from closeby.service.settings import ENV_PREFIX
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.1
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class DemoServerError(RuntimeError):
@@ -37,12 +40,23 @@ def running_server(directory: Path) -> Iterator[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(ENV_PREFIX)}
     with log_path.open("wb") as log:
         server = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            preexec_fn=_end_with_parent,
         )
     try:
         yield _wait_until_ready(server, log_path)
     finally:
         _stop(server)
+
+
+def _end_with_parent() -> None:
+    """In the new process, on Linux: take SIGTERM when the demo dies without a chance to stop it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], log_path: Path) -> str:
