@@ -259,24 +259,3 @@ def test_wheel_from_the_sdist_holds_what_is_installed(
     assert [name for name in names if unwanted.search(name)] == []
     assert re.search(r"(?m)^closeby ?= ?closeby\.service\.cli:main$", entry_points)
     assert any(name.startswith(info) and name.endswith("LICENSE") for name in names)
-
-
-@pytest.mark.slow
-def test_the_client_alone_is_pure_python_and_needs_only_httpx(tmp_path: Path) -> None:
-    source = tmp_path / "client"
-    for path in tracked_files():
-        if path.parts[0] == "client":
-            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / path, tmp_path / path)
-    with build_wheel(source, tmp_path / "out") as wheel:
-        assert wheel.filename is not None
-        assert wheel.filename.endswith("-py3-none-any.whl")
-        names = wheel.namelist()
-        (meta,) = (wheel.read(n).decode() for n in names if n.endswith(".dist-info/METADATA"))
-    assert "closeby/client/__init__.py" in names
-    assert "closeby/client/py.typed" in names
-    assert "closeby/__init__.py" not in names
-    packages = {name.split("/")[1] for name in names if name.startswith("closeby/")}
-    assert packages == {"client"}
-    needed = re.findall(r"(?m)^Requires-Dist: ([\w-]+)(?!.*extra)", meta)
-    assert needed == ["httpx"]
