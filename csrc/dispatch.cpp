@@ -82,10 +82,14 @@ constexpr uint64_t kFree = ~uint64_t{0};
 // Cuckoo hashing (Pagh, Rodler 2001): an element lies in one of two slots, both from one random
 // multiplication, so that a probe is two loads and no branch.
 inline void slots_of(uint64_t element, const HashSet& set, int64_t* first, int64_t* second) {
-    const uint64_t product = element * set.multiplier;
-    *first = static_cast<int64_t>(product >> set.shift);
+    // Both halves of the product: of elements that end in many zero bits the lower half has too
+    // few values for two independent slots, and no multiplier would place them all.
+    const unsigned __int128 product =
+        static_cast<unsigned __int128>(element ^ ~set.multiplier) * set.multiplier;
+    const uint64_t mixed = static_cast<uint64_t>(product >> 64) ^ static_cast<uint64_t>(product);
+    *first = static_cast<int64_t>(mixed >> set.shift);
     const uint64_t half = uint64_t{1} << (64 - set.shift);
-    *second = static_cast<int64_t>(half + ((product >> (2 * set.shift - 64)) & (half - 1)));
+    *second = static_cast<int64_t>(half + (mixed & (half - 1)));
 }
 
 // False if the element, or one that it displaced, found no place.
