@@ -16,7 +16,7 @@ reads less memory for the same recall (docs/algorithm.md).
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ from .files import read_arrays, write_arrays
 from .minhash import SCHEMES, MinHashFamily, Scheme
 from .projection import SignedRandomProjection
 from .segment import HASH_BLOCK, Family, HashedQueries, MutableSegment, Segment
+from .segments import Sealed, Segments, part
 from .topk import merge_topk
 from .tuning import (
     Effort,
     GroupShape,
     cells_for,
     check_target,
+    group_shape,
     recall_of,
     tables_for,
 )
@@ -116,12 +118,8 @@ class FlinngIndex:
         self.tables = int(tables) if tables is not None else self._tables()
         self._cached_effort = lru_cache(1024)(self._effort_for)
         self.dim: int | None = None
-        self._family: Family | None = None
+        self._segments: Segments | None = None
         self._next_id = 0
-        # What a search reads: sealed segments, each with how many capacities of points it took
-        # (a power of two), and the mutable one. One attribute, replaced as a whole: a search sees
-        # the points of a segment that is being sealed exactly once.
-        self._state: tuple[tuple[tuple[int, Segment], ...], MutableSegment | None] = ((), None)
 
     def _tables(self) -> int:
         shape_bits = 8  # the range bits that cosine keys will have, near enough to choose m
@@ -145,12 +143,10 @@ class FlinngIndex:
         return float(probability)
 
     def __len__(self) -> int:
-        return sum(len(segment) - segment.removed for segment in self._segments())
+        return len(self._segments) if self._segments is not None else 0
 
-    def _segments(self) -> list[Segment | MutableSegment]:
-        sealed, mutable = self._state
-        segments: list[Segment | MutableSegment] = [segment for _, segment in sealed]
-        return [*segments, mutable] if mutable is not None else segments
+    def _searchable(self) -> list[Segment | MutableSegment]:
+        return self._segments.searchable() if self._segments is not None else []
 
     # --- adding ----------------------------------------------------------------------------------
 
@@ -172,32 +168,25 @@ class FlinngIndex:
         new_ids = check_ids(ids, len(features), self._next_id)
         if not len(features):
             return
-        if ids is not None:
-            self._refuse_present(new_ids)
-        family = self._family or self._lay_out(features)
-        self._next_id = max(self._next_id, int(new_ids.max()) + 1)
-        start = 0
-        while start < len(features):
-            start = self._add_some(new_ids, features, start, family)
-
-    def _refuse_present(self, ids: Int64Array) -> None:
-        if self._next_id <= int(ids.min()):
-            return
-        for segment in self._segments():
-            present = segment.contains(ids)
-            if present.any():
+        segments = self._segments or self._lay_out(features)
+        if ids is not None and self._next_id > int(new_ids.min()):
+            present = segments.first_present(new_ids)
+            if present is not None:
                 raise InvalidInputError(
-                    f"id {ids[present][0]} is in the index already; remove it first", field="ids"
+                    f"id {present} is in the index already; remove it first", field="ids"
                 )
+        self._next_id = max(self._next_id, int(new_ids.max()) + 1)
+        segments.append(new_ids, features)
 
-    def _lay_out(self, features: Batch) -> Family:
+    def _lay_out(self, features: Batch) -> Segments:
         """Choose the hash family by the first points."""
+        family: Family
         if isinstance(features, SetBatch):
             if self.scheme is None:
                 values = self.tables * self.K + self.sketch_bits
                 large = int(features.sizes[0]) > LARGE_SET * values
                 self.scheme = "one_permutation" if large else "permutations"
-            self._family = MinHashFamily(
+            family = MinHashFamily(
                 self.seed,
                 tables=self.tables,
                 K=self.K,
@@ -206,89 +195,30 @@ class FlinngIndex:
             )
         else:
             self.dim = features.shape[1]
-            self._family = SignedRandomProjection(
+            family = SignedRandomProjection(
                 self.dim, self.seed, tables=self.tables, sketch_bits=self.sketch_bits
             )
-        return self._family
-
-    def _add_some(self, ids: Int64Array, features: Batch, start: int, family: Family) -> int:
-        """Add points from `start` on, up to the next seal; returns where to go on.
-
-        Sealing happens at fixed numbers of points, so that the segments, and with them the
-        answers, do not depend on how the points were split into batches.
-        """
-        sealed, mutable = self._state
-        if mutable is None and len(ids) - start >= self.capacity:
-            chunks = (len(ids) - start) // self.capacity
-            stop = start + chunks * self.capacity
-            self._seal(ids[start:stop], _part(features, start, stop), chunks)
-            return stop
-        if mutable is None:
-            mutable = MutableSegment(family, self.capacity, _part(features, 0, 0))
-            self._state = (sealed, mutable)
-        stop = min(len(ids), start + self.capacity - len(mutable), start + HASH_BLOCK)
-        block = _part(features, start, stop)
-        mutable.append(ids[start:stop], block, *family.hash(block))
-        if len(mutable) == self.capacity:
-            sealed_ids, sealed_features = mutable.alive()
-            self._seal(sealed_ids, sealed_features, 1)
-        return stop
-
-    def _seal(self, ids: Int64Array, features: Batch, chunks: int) -> None:
-        """Turn `chunks` capacities of points into sealed segments, merging in tiers.
-
-        The sealed segments are the binary digits of the number of capacities taken so far: 13 =
-        8 + 4 + 1. A point is thus rewritten a logarithmic number of times, and all merges that a
-        large batch needs are made at once.
-        """
-        assert self._family is not None
-        kept = list(self._state[0])
-        before = sum(size for size, _ in kept)
-        total = before + chunks
-        parts = [(ids, features)]
-        # Old segments that are no digit of the new total are merged with the new points.
-        while kept and not _is_digit(before, total):
-            size, segment = kept.pop()
-            before -= size
-            parts.insert(0, segment.alive())
-        digits = [1 << bit for bit in reversed(range(total.bit_length())) if total >> bit & 1]
-        digits = digits[len(kept) :]
-        all_ids = np.concatenate([part[0] for part in parts])
-        all_features = _concat([part[1] for part in parts])
-        # Points removed meanwhile make the segments a little smaller than their digits.
-        bounds = np.cumsum([0, *digits]) * len(all_ids) // sum(digits)
-        for digit, begin, end in zip(digits, bounds[:-1], bounds[1:], strict=True):
-            part = _part(all_features, int(begin), int(end))
-            kept.append((digit, Segment.build(all_ids[begin:end], part, self._family)))
-        # Publish: a search that began before goes on with the old segments.
-        self._state = (tuple(kept), None)
+        layout = partial(group_shape, tables=self.tables)
+        self._segments = Segments(family, layout, self.capacity)
+        return self._segments
 
     def compact(self) -> None:
         """Merge everything into one sealed segment: fastest queries, removed points dropped."""
-        segments = self._segments()
-        if not segments or self._family is None:
-            return
-        sealed, mutable = self._state
-        chunks = sum(size for size, _ in sealed) + (mutable is not None)
-        parts = [segment.alive() for segment in segments]
-        merged = Segment.build(
-            np.concatenate([part[0] for part in parts]),
-            _concat([part[1] for part in parts]),
-            self._family,
-        )
-        self._state = (((1 << (chunks - 1).bit_length(), merged),), None)
+        if self._segments is not None:
+            self._segments.compact()
 
     def remove(self, ids: Any) -> int:
         """Remove points by id; the number of those that were present."""
-        wanted = np.unique(np.atleast_1d(np.asarray(ids, np.int64)))
-        return sum(len(segment.remove(wanted)) for segment in self._segments())
+        if self._segments is None:
+            return 0
+        return self._segments.remove(np.unique(np.atleast_1d(np.asarray(ids, np.int64))))
 
     # --- searching -------------------------------------------------------------------------------
 
     def hash(self, batch: Any) -> HashedQueries:
         """Queries with their hashes, for :meth:`search_hashed`; needs at least one point added."""
-        assert self._family is not None
-        return HashedQueries.of(self.check(batch), self._family)
+        assert self._segments is not None
+        return HashedQueries.of(self.check(batch), self._segments.family)
 
     def search(
         self,
@@ -316,13 +246,13 @@ class FlinngIndex:
         features = self.check(batch)
         floor = smallest_hit(self.metric, threshold)
         target = self.target_recall if target_recall is None else check_target(target_recall)
-        segments = self._segments()
+        segments = self._searchable()
         if not segments:
             shape = (len(features), k)
             return np.full(shape, -1, np.int64), np.full(shape, np.nan, np.float32)
         answers = [
             self._search_block(
-                _part(features, start, start + HASH_BLOCK), segments, k, floor, target
+                part(features, start, start + HASH_BLOCK), segments, k, floor, target
             )
             for start in range(0, max(1, len(features)), HASH_BLOCK)
         ]
@@ -337,8 +267,8 @@ class FlinngIndex:
         floor: float,
         target: float,
     ) -> tuple[Int64Array, FloatArray]:
-        assert self._family is not None
-        queries = HashedQueries.of(features, self._family)
+        assert self._segments is not None
+        queries = HashedQueries.of(features, self._segments.family)
         parts = [
             segment.search(queries, self._effort(segment, target, k), k, floor)
             for segment in segments
@@ -363,7 +293,7 @@ class FlinngIndex:
         target = self.target_recall if target_recall is None else check_target(target_recall)
         points = max(1, len(self))
         estimate = 0.0
-        for segment in self._segments():
+        for segment in self._searchable():
             share = (len(segment) - segment.removed) / points
             if segment.shape is None:
                 estimate += share
@@ -387,7 +317,7 @@ class FlinngIndex:
             "sketch_bits": self.sketch_bits,
             "scheme": self.scheme,
             "seed": self.seed,
-            "segments": [self._explain_segment(segment) for segment in self._segments()],
+            "segments": [self._explain_segment(segment) for segment in self._searchable()],
             "nbytes": self.nbytes,
             "why": (
                 f"{self.tables} group tests find neighbours of {self.metric} similarity "
@@ -412,9 +342,9 @@ class FlinngIndex:
     def nbytes(self) -> dict[str, int]:
         """Bytes by part: ``"bitmaps"``, ``"sketches"``, ``"ids"`` and ``"features"``."""
         total: dict[str, int] = {"bitmaps": 0, "sketches": 0, "ids": 0, "features": 0}
-        for segment in self._segments():
-            for part, size in segment.nbytes.items():
-                total[part] += size
+        for segment in self._searchable():
+            for name, size in segment.nbytes.items():
+                total[name] += size
         return total
 
     # --- files -----------------------------------------------------------------------------------
@@ -426,14 +356,15 @@ class FlinngIndex:
         """
         arrays: dict[str, np.ndarray[Any, Any]] = {}
         segments = []
-        sealed, mutable = self._state
-        for number, (chunks, segment) in enumerate(sealed):
+        sealed = self._segments.sealed if self._segments is not None else ()
+        for number, entry in enumerate(sealed):
+            segment = entry.segment
             arrays |= {f"{number}.{name}": array for name, array in _arrays_of(segment).items()}
             group_size = segment.shape.group_size if segment.shape else 0
-            segments.append({"chunks": chunks, "group_size": group_size})
-        if mutable is not None and len(mutable) > mutable.removed:
-            ids, features = mutable.alive()
-            arrays |= {f"mutable.{name}": a for name, a in _feature_arrays(ids, features).items()}
+            segments.append({"chunks": entry.chunks, "group_size": group_size})
+        unsealed = self._segments.unsealed() if self._segments is not None else None
+        if unsealed is not None:
+            arrays |= {f"mutable.{n}": a for n, a in _feature_arrays(*unsealed).items()}
         header = {
             "index": self.kind,
             "metric": self.metric,
@@ -481,37 +412,15 @@ class FlinngIndex:
 
     def _restore(self, header: dict[str, Any], arrays: dict[str, np.ndarray[Any, Any]]) -> None:
         if self.metric == "jaccard":
-            self._lay_out(SetBatch(np.zeros(2, np.int64), np.zeros(0, np.uint64)))
+            segments = self._lay_out(SetBatch(np.zeros(2, np.int64), np.zeros(0, np.uint64)))
         else:
-            self._lay_out(np.zeros((0, header["dim"]), np.float32))
+            segments = self._lay_out(np.zeros((0, header["dim"]), np.float32))
         sealed = []
         for number, entry in enumerate(header["segments"]):
             prefix = f"{number}."
             own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
-            sealed.append((entry["chunks"], _segment_from(own, entry["group_size"])))
-        self._state = (tuple(sealed), None)
-
-
-def _is_digit(before: int, total: int) -> bool:
-    """Whether segments that took `before` capacities are the leading binary digits of `total`."""
-    lowest = before & -before
-    return before == 0 or (total - before < lowest and total & before == before)
-
-
-def _part(features: Batch, start: int, stop: int) -> Batch:
-    if start == 0 and stop >= len(features):
-        return features
-    if isinstance(features, SetBatch):
-        return features.slice(start, min(stop, len(features)))
-    return features[start:stop]
-
-
-def _concat(parts: list[Batch]) -> Batch:
-    if len(parts) == 1:
-        return parts[0]
-    if isinstance(parts[0], SetBatch):
-        return SetBatch.concat([part for part in parts if isinstance(part, SetBatch)])
-    return np.concatenate([part for part in parts if not isinstance(part, SetBatch)])
+            sealed.append(Sealed(entry["chunks"], _segment_from(own, entry["group_size"])))
+        segments.restore(sealed)
 
 
 def _feature_arrays(ids: Int64Array, features: Batch) -> dict[str, np.ndarray[Any, Any]]:

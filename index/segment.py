@@ -8,6 +8,7 @@ that puts similar ones into the same cell; the mutable segment takes points in o
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -19,7 +20,7 @@ from .batches import Batch, FloatArray, Int64Array, SetBatch
 from .buffers import Column, feature_column
 from .minhash import MinHashFamily, UInt8Array, UInt16Array
 from .projection import SignedRandomProjection
-from .tuning import Effort, GroupShape, group_shape
+from .tuning import Effort, GroupShape
 
 Family: TypeAlias = MinHashFamily | SignedRandomProjection
 
@@ -115,13 +116,20 @@ class Segment:
         return len(self.ids)
 
     @classmethod
-    def build(cls, ids: Int64Array, features: Batch, family: Family) -> Segment:
+    def build(
+        cls,
+        ids: Int64Array,
+        features: Batch,
+        family: Family,
+        layout: Callable[[int], GroupShape | None],
+    ) -> Segment:
         """Seal points: order them by similarity, hash them, set the bits of their tests.
 
         Args:
             ids: int64 (n,).
             features: n sets or vectors (normalised, for cosine).
             family: hashes of the index.
+            layout: the groups, by the number of points.
         """
         by_id = np.argsort(ids, kind="stable")  # so that the order of arrival does not matter
         ids = ids[by_id]
@@ -138,7 +146,7 @@ class Segment:
             order = family.similarity_order(features)
             features = features[order]
             sets, vectors = None, features
-        shape = group_shape(len(ids), family.tables)
+        shape = layout(len(ids))
         bitmaps = empty_bitmaps(len(ids), shape, family.tables) if shape else None
         sketches = np.empty((len(ids), family.sketch_bits // 8), np.uint8)
         for start in range(0, len(ids), HASH_BLOCK):
@@ -191,6 +199,10 @@ class Segment:
         assert self.vectors is not None
         return self.ids[places], self.vectors[places]
 
+    def dead_ids(self) -> Int64Array:
+        """Ids of the removed points."""
+        return self.ids[_is_dead(self.dead, np.arange(len(self)))]
+
     @property
     def nbytes(self) -> dict[str, int]:
         """Bytes by part: ``"bitmaps"``, ``"sketches"``, ``"ids"`` and ``"features"``."""
@@ -212,11 +224,18 @@ class MutableSegment:
         family: hashes of the index.
         capacity: how many points it can take before it must be sealed.
         like: a batch of the kind of features that it will hold.
+        layout: the groups, by the number of points.
     """
 
-    def __init__(self, family: Family, capacity: int, like: Batch) -> None:
+    def __init__(
+        self,
+        family: Family,
+        capacity: int,
+        like: Batch,
+        layout: Callable[[int], GroupShape | None],
+    ) -> None:
         self.capacity = capacity
-        self.shape = group_shape(capacity, family.tables)
+        self.shape = layout(capacity)
         self._family = family
         self._ids = Column(np.int64)
         self._sketches = Column(np.uint8, (family.sketch_bits // 8,))
@@ -286,6 +305,10 @@ class MutableSegment:
         if isinstance(features, SetBatch):
             return self.ids[places], features.take(places)
         return self.ids[places], features[places]
+
+    def dead_ids(self) -> Int64Array:
+        """Ids of the removed points."""
+        return self.ids[_is_dead(self.dead, np.arange(len(self)))]
 
     @property
     def nbytes(self) -> dict[str, int]:

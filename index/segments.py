@@ -1,0 +1,261 @@
+"""All segments of an index: how points move from the mutable segment into sealed ones.
+
+::
+
+    append ──► active ──full──► frozen ──merge──► sealed, one for each binary digit
+               (mutable)        (mutable)         of the number of capacities taken so far
+
+Thirteen capacities of points lie in sealed segments of 8, 4 and 1: a point is rewritten a
+logarithmic number of times, the largest segment holds at least half of the points, and which
+points lie where depends on their sequence alone, never on how they were split into batches.
+
+Appending, removing, :meth:`Segments.next_merge` and :meth:`Segments.finish` belong to one writer at
+a time; :meth:`Merge.build`, which takes the time, may run beside it, and searches beside both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from .batches import Batch, Int64Array, SetBatch
+from .segment import HASH_BLOCK, Family, MutableSegment, Segment
+from .tuning import GroupShape
+
+Layout: TypeAlias = Callable[[int], GroupShape | None]
+"""The groups of a segment of so many points."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sealed:
+    """A sealed segment and how many capacities of points it took, a power of two."""
+
+    chunks: int
+    segment: Segment
+
+
+@dataclass(frozen=True, eq=False)
+class Loose:
+    """A capacity of points that goes straight into a sealed segment."""
+
+    ids: Int64Array
+    features: Batch
+
+    def alive(self) -> tuple[Int64Array, Batch]:
+        """Ids and features of the points."""
+        return self.ids, self.features
+
+
+Source: TypeAlias = Sealed | MutableSegment | Loose
+
+
+@dataclass(frozen=True, eq=False)
+class Merge:
+    """Segments that are to become one."""
+
+    sources: tuple[Source, ...]
+    chunks: int
+    family: Family
+    layout: Layout
+
+    def build(self) -> Segment:
+        """The sealed segment of all points that are alive now; takes seconds, holds no lock."""
+        parts = [_alive(source) for source in self.sources]
+        ids = np.concatenate([part[0] for part in parts])
+        return Segment.build(ids, concat([part[1] for part in parts]), self.family, self.layout)
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """What a search reads; replaced as a whole, so that it sees every point exactly once."""
+
+    sealed: tuple[Sealed, ...] = ()
+    frozen: tuple[MutableSegment | Loose, ...] = ()
+    active: MutableSegment | None = None
+
+
+class Segments:
+    """The points of one index.
+
+    Args:
+        family: hashes of the index.
+        layout: how many points a cell has, by the size of the segment.
+        capacity: points of a mutable segment.
+        settle: merge within :meth:`append`; otherwise whoever calls :meth:`next_merge` does it.
+    """
+
+    def __init__(
+        self, family: Family, layout: Layout, capacity: int, *, settle: bool = True
+    ) -> None:
+        self.family = family
+        self.capacity = capacity
+        self.settles = settle
+        self._layout = layout
+        self._state = _State()
+
+    def __len__(self) -> int:
+        return sum(len(segment) - segment.removed for segment in self.searchable())
+
+    def searchable(self) -> list[Segment | MutableSegment]:
+        """All segments, oldest points first."""
+        state = self._state
+        segments: list[Segment | MutableSegment] = [sealed.segment for sealed in state.sealed]
+        segments += [part for part in state.frozen if isinstance(part, MutableSegment)]
+        return [*segments, state.active] if state.active is not None else segments
+
+    @property
+    def sealed(self) -> tuple[Sealed, ...]:
+        """The sealed segments, largest first."""
+        return self._state.sealed
+
+    def unsealed(self) -> tuple[Int64Array, Batch] | None:
+        """Ids and features of the points that are in no sealed segment yet."""
+        parts = [s.alive() for s in self.searchable() if isinstance(s, MutableSegment)]
+        if not any(len(ids) for ids, _ in parts):
+            return None
+        return np.concatenate([ids for ids, _ in parts]), concat([f for _, f in parts])
+
+    def restore(self, sealed: Sequence[Sealed]) -> None:
+        """Start from sealed segments that were written before."""
+        self._state = _State(tuple(sealed))
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def append(self, ids: Int64Array, features: Batch) -> None:
+        """Add points; searches find them on return. ids: int64 (n,), new ones."""
+        start = 0
+        while start < len(ids):
+            start = self._append_some(ids, features, start)
+        if self.settles:
+            self.settle()
+
+    def _append_some(self, ids: Int64Array, features: Batch, start: int) -> int:
+        """Add points from `start` up to the next full segment; where to go on."""
+        state = self._state
+        active = state.active
+        if self.settles and active is None and len(ids) - start >= self.capacity:
+            stop = start + self.capacity
+            loose = Loose(ids[start:stop], part(features, start, stop))
+            self._state = _State(state.sealed, (*state.frozen, loose), None)
+            return stop
+        if active is None:
+            active = MutableSegment(self.family, self.capacity, part(features, 0, 0), self._layout)
+            self._state = _State(state.sealed, state.frozen, active)
+        stop = min(len(ids), start + self.capacity - len(active), start + HASH_BLOCK)
+        block = part(features, start, stop)
+        active.append(ids[start:stop], block, *self.family.hash(block))
+        if len(active) == self.capacity:
+            self._state = _State(state.sealed, (*state.frozen, active), None)
+        return stop
+
+    def remove(self, ids: Int64Array) -> int:
+        """Mark points as removed; the number of those that were present. ids: without repeats."""
+        return sum(len(segment.remove(ids)) for segment in self.searchable())
+
+    def first_present(self, ids: Int64Array) -> int | None:
+        """One of the ids that is in the index, if any is."""
+        for segment in self.searchable():
+            present = segment.contains(ids)
+            if present.any():
+                return int(ids[present][0])
+        return None
+
+    # --- merging ---------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Make all merges that are due, now."""
+        while (merge := self.next_merge()) is not None:
+            self.finish(merge, merge.build())
+
+    def next_merge(self) -> Merge | None:
+        """What to merge next, if anything: towards the binary digits of the capacities taken."""
+        state = self._state
+        if not state.frozen:
+            return self._next_clean()
+        total = sum(sealed.chunks for sealed in state.sealed) + len(state.frozen)
+        sources: list[Source] = [*state.sealed, *state.frozen]
+        for digit in _digits(total):
+            if isinstance(sources[0], Sealed) and sources[0].chunks == digit:
+                sources.pop(0)
+                continue
+            taken: list[Source] = []
+            while sum(_chunks(source) for source in taken) < digit:
+                taken.append(sources.pop(0))
+            return Merge(tuple(taken), digit, self.family, self._layout)
+        return None
+
+    def _next_clean(self) -> Merge | None:
+        """A sealed segment of which most points are removed."""
+        for sealed in self._state.sealed:
+            if 2 * sealed.segment.removed > len(sealed.segment):
+                return Merge((sealed,), sealed.chunks, self.family, self._layout)
+        return None
+
+    def finish(self, merge: Merge, segment: Segment) -> None:
+        """Put a merged segment in the place of its sources."""
+        for source in merge.sources:  # points that were removed while it was built
+            removed = _removed(source)
+            if len(removed):
+                segment.remove(removed)
+        state = self._state
+        gone = set(map(id, merge.sources))
+        sealed: list[Sealed] = []
+        if len(segment):
+            sealed.append(Sealed(merge.chunks, segment))
+        sealed += [s for s in state.sealed if id(s) not in gone]
+        sealed.sort(key=lambda s: -s.chunks)
+        frozen = tuple(f for f in state.frozen if id(f) not in gone)
+        self._state = _State(tuple(sealed), frozen, state.active)
+
+    def compact(self) -> None:
+        """Merge everything into one sealed segment: fastest queries, removed points dropped."""
+        state = self._state
+        active = () if state.active is None else (state.active,)
+        sources: tuple[Source, ...] = (*state.sealed, *state.frozen, *active)
+        if not sources:
+            return
+        chunks = 1 << (sum(map(_chunks, sources)) - 1).bit_length()
+        merge = Merge(sources, chunks, self.family, self._layout)
+        segment = merge.build()
+        self._state = _State(state.sealed, state.frozen, None) if active else state
+        self.finish(merge, segment)
+
+
+def _digits(total: int) -> list[int]:
+    """The powers of two whose sum is `total`, largest first."""
+    return [1 << bit for bit in reversed(range(total.bit_length())) if total >> bit & 1]
+
+
+def _chunks(source: Source) -> int:
+    return source.chunks if isinstance(source, Sealed) else 1
+
+
+def _alive(source: Source) -> tuple[Int64Array, Batch]:
+    return source.segment.alive() if isinstance(source, Sealed) else source.alive()
+
+
+def _removed(source: Source) -> Int64Array:
+    if isinstance(source, Loose):
+        return np.zeros(0, np.int64)
+    return (source.segment if isinstance(source, Sealed) else source).dead_ids()
+
+
+def part(features: Batch, start: int, stop: int) -> Batch:
+    """Rows start .. stop of a batch, without copying features."""
+    if start == 0 and stop >= len(features):
+        return features
+    if isinstance(features, SetBatch):
+        return features.slice(start, min(stop, len(features)))
+    return features[start:stop]
+
+
+def concat(parts: list[Batch]) -> Batch:
+    """All rows of batches of one kind, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], SetBatch):
+        return SetBatch.concat([rows for rows in parts if isinstance(rows, SetBatch)])
+    return np.concatenate([rows for rows in parts if not isinstance(rows, SetBatch)])
