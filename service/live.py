@@ -26,13 +26,15 @@ class LivePoints:
         """The live seq of `point`; None if there is no such point."""
         return self._seq_of.get(point)
 
-    def point(self, seq: int) -> int | str | None:
-        """The point whose live version is `seq`; None if that version is not live any more."""
-        return self._point_of.get(seq)
+    def version(self, seq: int) -> tuple[int | str | None, bool]:
+        """The point whose live version is `seq`, and whether that version has a payload.
 
-    def has_payload(self, seq: int) -> bool:
-        """Whether the version `seq` has a payload."""
-        return seq in self._with_payload
+        The point is None if the version is not live any more.
+        """
+        # In this order: `settle` forgets the point first, so a payload which is not seen because
+        # the version was replaced just now comes with a point which is not seen either.
+        has_payload = seq in self._with_payload
+        return self._point_of.get(seq), has_payload
 
     def announce(self, seq: int, point: int | str, *, has_payload: bool) -> None:
         """Make `seq` known, so that a search which finds it already can name its point."""

@@ -389,28 +389,33 @@ class Shard:
             [(seq, score) for seq, score in zip(*pair, strict=True) if seq >= 0]
             for pair in zip(seqs.tolist(), scores.tolist(), strict=True)
         ]
-        everything = {seq for row in found for seq, _ in row}
-        names = {seq: self._live.point(seq) for seq in everything}
+        names: dict[int, int | str | None] = {}
+        gone: list[int] = []
+        asked: list[int] = []
+        for seq in {seq for row in found for seq, _ in row}:
+            names[seq], has_payload = self._live.version(seq)
+            if names[seq] is None:
+                gone.append(seq)
+            elif has_payload:
+                asked.append(seq)
         # A version which was replaced or deleted after the search: its row tells whose it was.
         # Score and payload are both of that version, so the hit is old but never mixed.
-        gone = [seq for seq, point in names.items() if point is None]
-        if gone:
-            for seq, row in self._store.get(gone).items():
-                names[seq] = point_id(row.point)
         payloads: dict[int, bytes] = {}
-        if wanted.with_payload:
-            known_gone = set(gone)
-            asked = [s for s in everything if s in known_gone or self._live.has_payload(s)]
-            if asked:
-                payloads = self._store.get_payloads(asked)
+        for seq, row in self._store.get(gone).items() if gone else ():
+            names[seq] = point_id(row.point)
+            if wanted.with_payload and row.payload is not None:
+                payloads[seq] = row.payload
+        if wanted.with_payload and asked:
+            payloads |= self._store.get_payloads(asked)
         return [_name(row, names, payloads) for row in found]
 
     # --- features ------------------------------------------------------------------------------
 
     def _features(self, inputs: Sequence[Any] | np.ndarray[Any, Any]) -> Features:
         """Features of raw inputs, each row of which can be stored and searched."""
-        raw = self.featurizer.features(cast(Sequence[Any], inputs))
-        features: Features = self._engine.check(raw)
+        features: Features = self.featurizer.features(cast(Sequence[Any], inputs))
+        # Checked only: what is stored is what was given, not what an engine makes of it.
+        self._engine.check(features)
         name = self.featurizer.field
         empty = self.featurizer.empty_rows(features)
         if len(empty):

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from closeby.index import SetBatch, as_set_batch
+from closeby.service.encoding import decode_rows, encode_rows
+from closeby.service.errors import StoreUnavailableError
+from hypothesis import given
+from hypothesis import strategies as st
+
+sets = st.lists(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=8), max_size=8)
+
+
+@given(sets)
+def test_sets_survive(rows: list[list[int]]) -> None:
+    batch = as_set_batch(rows)
+    found = decode_rows(encode_rows(batch))
+    assert isinstance(found, SetBatch)
+    assert [found.row(i).tolist() for i in range(len(found))] == [sorted({*r}) for r in rows]
+
+
+def test_rows_of_both_widths_can_be_read_together() -> None:
+    small, large = as_set_batch([[1, 2]]), as_set_batch([[3, 2**63]])
+    rows = encode_rows(small) + encode_rows(large)
+    assert len(rows[0]) < len(rows[1])
+    found = decode_rows(rows)
+    assert isinstance(found, SetBatch)
+    assert [found.row(i).tolist() for i in range(2)] == [[1, 2], [3, 2**63]]
+
+
+def test_vectors_survive_bit_for_bit() -> None:
+    vectors = np.random.default_rng(1).normal(size=(5, 7)).astype(np.float32)
+    found = decode_rows(encode_rows(vectors))
+    assert isinstance(found, np.ndarray)
+    assert found.dtype == np.float32
+    assert found.tobytes() == vectors.tobytes()
+
+
+def test_the_bytes_are_fixed() -> None:
+    assert encode_rows(as_set_batch([[1, 2]]))[0].hex() == (
+        "010100000200000050542d890100000002000000"
+    )
+
+
+def test_every_flipped_bit_is_noticed() -> None:
+    row = encode_rows(as_set_batch([[7, 2**40]]))[0]
+    ignored = {2, 3}  # the two zero bytes of the header mean nothing yet
+    for at in range(len(row)):
+        for bit in range(8):
+            flipped = bytearray(row)
+            flipped[at] ^= 1 << bit
+            if at in ignored:
+                continue
+            with pytest.raises(StoreUnavailableError, match="damaged"):
+                decode_rows([bytes(flipped)])
+    for length in range(len(row)):
+        with pytest.raises(StoreUnavailableError, match="damaged"):
+            decode_rows([row[:length]])
+
+
+def test_vectors_of_two_dimensions_are_not_mixed() -> None:
+    rows = encode_rows(np.ones((1, 2), np.float32)) + encode_rows(np.ones((1, 3), np.float32))
+    with pytest.raises(StoreUnavailableError, match="dimensions"):
+        decode_rows(rows)
