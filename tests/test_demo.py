@@ -181,6 +181,7 @@ def demo_process(temporary):
     process = subprocess.Popen(
         [sys.executable, "-m", "closeby.service", "demo"],
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         env=os.environ | {"TMPDIR": str(temporary)},
     )
@@ -199,7 +200,9 @@ def test_stopped_half_way_it_leaves_nothing(tmp_path, stop):
     with demo_process(tmp_path) as (process, url):
         process.send_signal(stop)
         rest, _ = process.communicate(timeout=60)
-        assert process.returncode == demo.EXIT_INTERRUPTED
+        # CPython ends by SIGINT itself, which shells call 130 too, if the interrupt came while it
+        # ran code from a string (a dataclass being made), caught or not.
+        assert process.returncode in (demo.EXIT_INTERRUPTED, -signal.SIGINT), rest
     assert "nothing is left running" in rest
     assert is_down(url)
     assert list(tmp_path.iterdir()) == []
