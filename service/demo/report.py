@@ -39,7 +39,7 @@ NOTES = (
     f"recall@10: share of the exact ten nearest; {_NEAR}: of those of them with at "
     "least that similarity (equally near points count alike). index B, sets B: bytes a point of "
     "the index, and of the sets kept to compare exactly. re-ranked: its best "
-    f"{RERANKED} compared exactly, as FLINNG does too. µs and build include hashing. ms: one "
+    f"{RERANKED} compared exactly. µs and build include hashing. ms: one "
     "query a request. points/s: stored durably and searchable."
 )
 
