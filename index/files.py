@@ -12,10 +12,13 @@ of itself, so that a damaged byte anywhere is noticed before an answer is given.
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +35,10 @@ _PREFIX = struct.Struct("<8sIIQ")  # magic, version, header length, xxh3 of the 
 _DTYPES = {"u1", "<u2", "<u4", "<u8", "<i8", "<f4", "|b1", "|u1"}
 
 
+Shapes: TypeAlias = dict[str, tuple[npt.DTypeLike, tuple[int, ...]]]
+"""Type and shape of each array of a file, by name."""
+
+
 def write_arrays(path: Path, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
     """Write a file of arrays; it appears under its name complete or not at all.
 
@@ -40,33 +47,85 @@ def write_arrays(path: Path, header: dict[str, Any], arrays: dict[str, npt.NDArr
         header: JSON values, at least ``{"index": kind}``.
         arrays: little-endian arrays by name.
     """
-    table, offset = {}, 0
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    for name, array in contiguous.items():
-        table[name] = {
-            "dtype": array.dtype.str,
-            "shape": list(array.shape),
-            "offset": offset,
-            "xxh3": xxhash.xxh3_64_hexdigest(array.reshape(-1).view(np.uint8).data),
-        }
-        offset += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
-    text = json.dumps(header | {"arrays": table}, sort_keys=True).encode()
-    temporary = path.with_name(path.name + ".partial")
-    with temporary.open("wb") as file:
-        file.write(_PREFIX.pack(MAGIC, FORMAT_VERSION, len(text), xxhash.xxh3_64_intdigest(text)))
-        file.write(text)
-        _pad(file)
-        for array in contiguous.values():
-            file.write(array.reshape(-1).view(np.uint8).data)
-            _pad(file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_directory(path.parent)
+    shapes: Shapes = {name: (array.dtype, array.shape) for name, array in arrays.items()}
+    with ArrayFileWriter(path, header, shapes) as writer:
+        for name, array in arrays.items():
+            writer.arrays[name][...] = array
+        writer.publish()
 
 
-def _pad(file: Any) -> None:
-    file.write(b"\0" * (-file.tell() % ALIGNMENT))
+class ArrayFileWriter:
+    """A file of arrays that are computed in place, so that they never all lie in memory.
+
+    The file has its full size from the start (a full disk is an ``OSError`` here, not a crash when
+    a page is written) and appears under its name only with :meth:`publish`; leaving the context
+    without it removes what was written.
+
+    Args:
+        path: the file to make or replace.
+        header: JSON values, at least ``{"index": kind}``.
+        shapes: type and shape of each array.
+
+    Attributes:
+        arrays: the arrays by name, writable, filled with zeros.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any], shapes: Shapes) -> None:
+        self._path = path
+        self._temporary = path.with_name(path.name + ".partial")
+        self._header = header
+        self._table: dict[str, dict[str, Any]] = {}
+        offset = 0
+        for name, (dtype, shape) in shapes.items():
+            dtype = np.dtype(dtype)
+            self._table[name] = {"dtype": dtype.str, "shape": list(shape), "offset": offset,
+                                 "xxh3": "0" * 16}  # fmt: skip
+            offset += _aligned(dtype.itemsize * int(np.prod(shape, dtype=np.int64)))
+        self._start = _aligned(_PREFIX.size + len(self._header_text()))
+        with self._temporary.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, self._start + offset)
+        self._data = np.memmap(self._temporary, np.uint8, "r+")
+        self.arrays = {name: self._view(entry) for name, entry in self._table.items()}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.arrays = {}
+        self._temporary.unlink(missing_ok=True)
+
+    def _header_text(self) -> bytes:
+        # Checksums have a fixed width, so the header's length does not change with them.
+        return json.dumps(self._header | {"arrays": self._table}, sort_keys=True).encode()
+
+    def _view(self, entry: dict[str, Any]) -> npt.NDArray[Any]:
+        dtype = np.dtype(entry["dtype"])
+        begin = self._start + entry["offset"]
+        size = dtype.itemsize * int(np.prod(entry["shape"], dtype=np.int64))
+        view: npt.NDArray[Any] = self._data[begin : begin + size].view(dtype)
+        return view.reshape(entry["shape"])
+
+    def publish(self) -> None:
+        """Add the checksums, flush to disk, and give the file its name."""
+        for name, array in self.arrays.items():
+            self._table[name]["xxh3"] = _checksum(array)
+        text = self._header_text()
+        prefix = _PREFIX.pack(MAGIC, FORMAT_VERSION, len(text), xxhash.xxh3_64_intdigest(text))
+        self._data.flush()
+        with self._temporary.open("r+b") as file:
+            file.write(prefix + text)
+            file.flush()
+            os.fsync(file.fileno())
+        self._temporary.replace(self._path)
+        _sync_directory(self._path.parent)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _checksum(array: npt.NDArray[Any]) -> str:
+    return xxhash.xxh3_64_hexdigest(array.reshape(-1).view(np.uint8).data)
 
 
 def _sync_directory(directory: Path) -> None:
@@ -106,10 +165,41 @@ def read_arrays(
             f"this is an index of kind {header.get('index')!r}, not {kind!r}", path=str(path)
         )
     data = np.memmap(path, np.uint8, "r") if size else np.zeros(0, np.uint8)
-    arrays = {}
-    for name, entry in header["arrays"].items():
-        arrays[name] = _array(path, data, start, name, entry, verify)
+    with unusable_is_corrupt(path):
+        arrays = {
+            name: _array(path, data, start, name, entry, verify)
+            for name, entry in header["arrays"].items()
+        }
     return header, arrays
+
+
+@contextmanager
+def unusable_is_corrupt(path: str | Path) -> Iterator[None]:
+    """Whatever does not fit while an index is made from a file is a fault of the file.
+
+    A checksum tells damage, not malice or the mistakes of another writer.
+
+    Raises:
+        CorruptFileError: something was missing, of the wrong type, or out of range.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CorruptFileError(
+            f"the file does not describe an index ({type(error).__name__}: {error})",
+            path=str(path),
+        ) from error
+
+
+def check_offsets(indptr: npt.NDArray[np.int64], elements: npt.NDArray[Any]) -> None:
+    """Refuse offsets that fall or point outside the elements: kernels trust them.
+
+    Raises:
+        ValueError: they do.
+    """
+    fits = indptr.ndim == 1 and len(indptr) and indptr[0] == 0 and indptr[-1] == len(elements)
+    if not fits or np.any(indptr[1:] < indptr[:-1]):
+        raise ValueError("offsets must rise from 0 to the number of elements")
 
 
 def _read_header(path: Path, prefix: bytes, file: Any, size: int) -> tuple[dict[str, Any], int]:
@@ -128,7 +218,11 @@ def _read_header(path: Path, prefix: bytes, file: Any, size: int) -> tuple[dict[
     text = file.read(length)
     if xxhash.xxh3_64_intdigest(text) != digest:
         raise CorruptFileError("the header is damaged", path=str(path), offset=_PREFIX.size)
-    return json.loads(text), -(-(_PREFIX.size + length) // ALIGNMENT) * ALIGNMENT
+    with unusable_is_corrupt(path):
+        header = json.loads(text)
+        if not isinstance(header, dict):
+            raise TypeError("the header is no JSON object")
+    return header, _aligned(_PREFIX.size + length)
 
 
 def _array(
@@ -137,14 +231,17 @@ def _array(
     if entry["dtype"] not in _DTYPES:
         raise CorruptFileError(f"array {name!r} has type {entry['dtype']}", path=str(path))
     dtype = np.dtype(entry["dtype"])
+    if any(type(number) is not int or number < 0 for number in (*entry["shape"], entry["offset"])):
+        raise ValueError(f"shape and offset of array {name!r} must be whole numbers")
     begin = start + entry["offset"]
-    end = begin + dtype.itemsize * int(np.prod(entry["shape"], dtype=np.int64))
+    # Python's product: NumPy's would wrap around at 2**63.
+    end = begin + dtype.itemsize * math.prod(entry["shape"])
     if end > len(data):
         raise CorruptFileError(
             f"the file is cut short within array {name!r}", path=str(path), offset=len(data)
         )
     raw = data[begin:end]
-    if verify and xxhash.xxh3_64_hexdigest(raw.data) != entry["xxh3"]:
+    if verify and _checksum(raw) != entry["xxh3"]:
         raise CorruptFileError(
             f"array {name!r} is damaged; restore the file from a snapshot or rebuild the index",
             path=str(path),
