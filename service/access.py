@@ -17,6 +17,7 @@ from .telemetry import Metrics
 __all__ = ["AccessMiddleware", "request_id_of"]
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+METHODS = frozenset({"GET", "POST", "PUT", "DELETE"})
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 log = structlog.get_logger("closeby.access")
@@ -93,7 +94,8 @@ class AccessMiddleware:
 
     def _record(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
-        method = scope["method"] if route != "unmatched" else "any"
+        # Methods are the caller's words: unknown ones share a label, so that there are few.
+        method = scope["method"] if scope["method"] in METHODS else "other"
         self._metrics.observe(method, route, status, seconds)
         write = log.warning if status >= 500 else log.debug
         write(
