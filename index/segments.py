@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from .batches import Batch, Int64Array, SetBatch
 from .segment import HASH_BLOCK, Family, MutableSegment, Segment
@@ -196,10 +197,12 @@ class Segments:
 
     def finish(self, merge: Merge, segment: Segment) -> None:
         """Put a merged segment in the place of its sources."""
-        for source in merge.sources:  # points that were removed while it was built
-            removed = _removed(source)
-            if len(removed):
-                segment.remove(removed)
+        # Points that were removed while it was built. An id that was removed from one source and
+        # added again may live on in another.
+        removed = np.concatenate([_removed(source) for source in merge.sources])
+        for source in merge.sources:
+            removed = removed[~_contains(source, removed)]
+        segment.remove(np.unique(removed))
         state = self._state
         gone = set(map(id, merge.sources))
         sealed: list[Sealed] = []
@@ -241,6 +244,12 @@ def _removed(source: Source) -> Int64Array:
     if isinstance(source, Loose):
         return np.zeros(0, np.int64)
     return (source.segment if isinstance(source, Sealed) else source).dead_ids()
+
+
+def _contains(source: Source, ids: Int64Array) -> npt.NDArray[np.bool_]:
+    if isinstance(source, Loose):
+        return np.isin(ids, source.ids)
+    return (source.segment if isinstance(source, Sealed) else source).contains(ids)
 
 
 def part(features: Batch, start: int, stop: int) -> Batch:
