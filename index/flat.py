@@ -12,7 +12,7 @@ from .batches import Batch, FloatArray, Int64Array, SetBatch
 from .buffers import Column, SetColumn, VectorColumn, feature_column
 from .engine import Metric, check_batch, check_ids, check_k, check_metric, smallest_hit
 from .errors import InvalidInputError
-from .files import read_arrays, write_arrays
+from .files import check_offsets, read_arrays, unusable_is_corrupt, write_arrays
 from .segment import SALT
 
 _BLOCK = 256  # queries compared at a time, with at most so many scores
@@ -182,12 +182,15 @@ class FlatIndex:
             CorruptFileError: the file is damaged or of another kind.
         """
         header, arrays = read_arrays(Path(path), kind=cls.kind)
-        index = cls(header["metric"])
-        if len(arrays["ids"]):
+        with unusable_is_corrupt(path):
+            index = cls(header["metric"])
             if index.metric == "jaccard":
-                index.add(SetBatch(arrays["indptr"], arrays["elements"]), arrays["ids"])
+                check_offsets(arrays["indptr"], arrays["elements"])
+                features: Batch = SetBatch(arrays["indptr"], arrays["elements"])
             else:
-                index.add(arrays["vectors"], arrays["ids"])
+                features = arrays["vectors"]
+            if len(arrays["ids"]):
+                index.add(features, arrays["ids"])
         return index
 
 
