@@ -63,12 +63,12 @@ void minhash_one_permutation(const Sets& sets, int64_t values, uint64_t seed, ui
 }
 
 void group_insert(uint8_t* bitmaps, int64_t stride, int32_t range_bits, int32_t group_size,
-                  int32_t tables, const uint16_t* keys, int64_t first, int64_t n) {
+                  int32_t tables, const uint32_t* keys, int64_t first, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
         const int64_t cell = (first + i) / group_size;
         const uint8_t bit = static_cast<uint8_t>(1U << (cell & 7));
         for (int64_t t = 0; t < tables; ++t) {
-            const int64_t value = keys[i * tables + t] >> (16 - range_bits);
+            const int64_t value = static_cast<int64_t>(keys[i * tables + t]) >> (32 - range_bits);
             bitmaps[((t << range_bits) + value) * stride + (cell >> 3)] |= bit;
         }
     }

@@ -33,8 +33,8 @@ static int plane_count(int64_t tables) {
     return planes < 4 ? 4 : planes;  // eight rows at a time fill four planes
 }
 
-CLOSEBY_INLINE const uint8_t* bitmap_row(const GroupTests& tests, int64_t table, uint16_t key) {
-    const int64_t value = key >> (16 - tests.range_bits);
+CLOSEBY_INLINE const uint8_t* bitmap_row(const GroupTests& tests, int64_t table, uint32_t key) {
+    const int64_t value = static_cast<int64_t>(key) >> (32 - tests.range_bits);
     return tests.bitmaps + ((table << tests.range_bits) + value) * tests.stride;
 }
 
@@ -46,7 +46,7 @@ CLOSEBY_INLINE void prefetch_rows(const uint8_t* const* rows, int64_t count, int
 
 // planes[p][word]: bit-plane p of the counts. Rows are added eight at a time with a tree of
 // carry-save adders, so that most rows cost about five operations for 256 cells.
-static void count_tests(const GroupTests& tests, const uint16_t* keys, int planes, uint64_t* plane) {
+static void count_tests(const GroupTests& tests, const uint32_t* keys, int planes, uint64_t* plane) {
     const int64_t words = tests.stride / 8;
     std::memset(plane, 0, static_cast<size_t>(planes * words) * 8);
     const uint8_t* rows[16];
@@ -106,7 +106,7 @@ static int64_t emit_cells(const uint64_t* bits, int64_t words, int64_t want, int
     return found;
 }
 
-static int64_t group_query(const GroupTests& tests, const uint16_t* keys, int64_t want,
+static int64_t group_query(const GroupTests& tests, const uint32_t* keys, int64_t want,
                            uint64_t* scratch, int64_t* cells_out) {
     if (want >= tests.cells) {
         for (int64_t c = 0; c < tests.cells; ++c) cells_out[c] = c;

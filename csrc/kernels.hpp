@@ -42,9 +42,9 @@ struct Kernels {
     // MinHash by k-permutation. out[i][j] = min over x in set i of h_j(x); all ones if empty.
     void (*minhash_permutation)(const Sets& sets, const uint32_t* xors, const uint32_t* multipliers,
                                 int64_t values, uint64_t seed, uint32_t* out);
-    // 16-bit table keys from `K` consecutive MinHash values each, and 1-bit MinHash sketches.
+    // 32-bit table keys from `K` consecutive MinHash values each, and 1-bit MinHash sketches.
     void (*minhash_keys)(const uint32_t* signatures, int64_t n, int64_t signature_stride,
-                         int64_t tables, int64_t K, uint64_t seed, uint16_t* out);
+                         int64_t tables, int64_t K, uint64_t seed, uint32_t* out);
     void (*minhash_sketch)(const uint32_t* signatures, int64_t n, int64_t signature_stride,
                            int64_t bits, uint8_t* out);
     // Signed random projections: `bits` signs a vector. scratch: float[padded].
@@ -53,7 +53,7 @@ struct Kernels {
 
     // Cells whose tests pass best: the `want` cells with the highest counts; ties by cell number.
     // Returns how many were written. scratch: uint64[(planes + 2) * stride / 8] (group_scratch).
-    int64_t (*group_query)(const GroupTests& tests, const uint16_t* keys, int64_t want,
+    int64_t (*group_query)(const GroupTests& tests, const uint32_t* keys, int64_t want,
                            uint64_t* scratch, int64_t* cells_out);
     // The best `want` points of the given cells by sketch, by rising distance (bits that differ),
     // then position. Cells must rise where distances tie. Returns how many were written.
@@ -82,7 +82,7 @@ void minhash_one_permutation(const Sets& sets, int64_t values, uint64_t seed, ui
 
 // Sets the bit (table, key of the point, cell of the point) for points first .. first + n.
 void group_insert(uint8_t* bitmaps, int64_t stride, int32_t range_bits, int32_t group_size,
-                  int32_t tables, const uint16_t* keys, int64_t first, int64_t n);
+                  int32_t tables, const uint32_t* keys, int64_t first, int64_t n);
 // uint64 words of scratch that group_query needs.
 int64_t group_scratch(int64_t stride, int64_t tables);
 

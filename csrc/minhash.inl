@@ -60,16 +60,16 @@ static void minhash_permutation(const Sets& sets, const uint32_t* xors,
     }
 }
 
-// Table t's key: 16 bits of a hash over all K values of the table, so that any range of up to
-// 16 bits can be cut from its top. P[equal keys] = J^K + (1 - J^K) 2^-16.
+// Table t's key: 32 bits of a hash over all K values of the table, so that any range of up to
+// 32 bits can be cut from its top. P[equal keys] = J^K + (1 - J^K) 2^-32.
 static void minhash_keys(const uint32_t* signatures, int64_t n, int64_t signature_stride,
-                         int64_t tables, int64_t K, uint64_t seed, uint16_t* out) {
+                         int64_t tables, int64_t K, uint64_t seed, uint32_t* out) {
     for (int64_t i = 0; i < n; ++i) {
         const uint32_t* signature = signatures + i * signature_stride;
         for (int64_t t = 0; t < tables; ++t) {
             uint64_t hash = seed + static_cast<uint64_t>(t);
             for (int64_t k = 0; k < K; ++k) hash = fold(hash, signature[t * K + k]);
-            out[i * tables + t] = static_cast<uint16_t>(hash >> 48);
+            out[i * tables + t] = static_cast<uint32_t>(hash >> 32);
         }
     }
 }

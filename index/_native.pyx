@@ -39,11 +39,11 @@ cdef extern from "kernels.hpp" namespace "closeby" nogil:
         void (*minhash_permutation)(const Sets&, const uint32_t*, const uint32_t*, int64_t,
                                     uint64_t, uint32_t*) noexcept
         void (*minhash_keys)(const uint32_t*, int64_t, int64_t, int64_t, int64_t, uint64_t,
-                             uint16_t*) noexcept
+                             uint32_t*) noexcept
         void (*minhash_sketch)(const uint32_t*, int64_t, int64_t, int64_t, uint8_t*) noexcept
         void (*srp_bits)(const float*, int64_t, int64_t, int64_t, const float*, int64_t, float*,
                          uint8_t*) noexcept
-        int64_t (*group_query)(const GroupTests&, const uint16_t*, int64_t, uint64_t*,
+        int64_t (*group_query)(const GroupTests&, const uint32_t*, int64_t, uint64_t*,
                                int64_t*) noexcept
         int64_t (*sketch_scan)(const uint8_t*, int64_t, const uint8_t*, const int64_t*, int64_t,
                                int64_t, int64_t, const uint8_t*, int64_t, uint16_t*, int64_t*,
@@ -55,7 +55,7 @@ cdef extern from "kernels.hpp" namespace "closeby" nogil:
     const Kernels* best_kernels() noexcept
     int64_t one_permutation_scratch(int64_t) noexcept
     void minhash_one_permutation(const Sets&, int64_t, uint64_t, uint64_t*, uint32_t*) noexcept
-    void group_insert(uint8_t*, int64_t, int32_t, int32_t, int32_t, const uint16_t*, int64_t,
+    void group_insert(uint8_t*, int64_t, int32_t, int32_t, int32_t, const uint32_t*, int64_t,
                       int64_t) noexcept
     int64_t group_scratch(int64_t, int64_t) noexcept
     int64_t hash_set_slots(int64_t) noexcept
@@ -182,12 +182,12 @@ def minhash_by_one_permutation(
 def minhash_table_keys(
     const uint32_t[:, ::1] signatures not None, int64_t tables, int64_t K, uint64_t seed
 ):
-    """16-bit keys of `tables` tables from the first tables * K values, uint16 (n, tables)."""
+    """32-bit keys of `tables` tables from the first tables * K values, uint32 (n, tables)."""
     # By division: the product of two large numbers could wrap around.
     if tables < 1 or K < 1 or tables > signatures.shape[1] // K:
         raise ValueError("tables * K must be from 1 to the number of values")
-    out = np.empty((signatures.shape[0], tables), np.uint16)
-    cdef uint16_t[:, ::1] view = out
+    out = np.empty((signatures.shape[0], tables), np.uint32)
+    cdef uint32_t[:, ::1] view = out
     if signatures.shape[0]:
         with nogil:
             _kernels.minhash_keys(
@@ -241,7 +241,7 @@ cdef int32_t _range_bits(Py_ssize_t bitmaps) except -1:
 
 
 def insert_into_groups(
-    uint8_t[:, :, ::1] bitmaps not None, const uint16_t[:, ::1] keys not None, int64_t first,
+    uint8_t[:, :, ::1] bitmaps not None, const uint32_t[:, ::1] keys not None, int64_t first,
     int64_t group_size,
 ):
     """Set the bits of points first .. first + n in bitmaps (tables, 1 << range bits, stride)."""
@@ -336,7 +336,7 @@ cdef class SegmentView:
         elif self.vectors.shape[0] < points:
             raise ValueError("vectors must hold all the points")
 
-    cdef int _check(self, const uint16_t[:, ::1] keys, const uint8_t[:, ::1] sketches,
+    cdef int _check(self, const uint32_t[:, ::1] keys, const uint8_t[:, ::1] sketches,
                     int64_t cells, int64_t candidates, int64_t k) except -1:
         if keys.shape[0] != sketches.shape[0]:
             raise ValueError("one row of keys and one sketch for each query")
@@ -353,7 +353,7 @@ cdef class SegmentView:
             raise ValueError("highest must hold a score for each sketch distance")
         return 0
 
-    def candidates(self, const uint16_t[:, ::1] keys not None,
+    def candidates(self, const uint32_t[:, ::1] keys not None,
                    const uint8_t[:, ::1] sketches not None, int64_t cells, int64_t candidates):
         """Group test and sketch scan only: (positions int64, distances uint16), (q, candidates).
 
@@ -373,7 +373,7 @@ cdef class SegmentView:
             distances[q, :found] = work.distances_array[:found]
         return positions, distances
 
-    def search_sets(self, const uint16_t[:, ::1] keys not None,
+    def search_sets(self, const uint32_t[:, ::1] keys not None,
                     const uint8_t[:, ::1] sketches not None, const int64_t[::1] indptr not None,
                     const uint64_t[::1] indices not None, uint64_t salt, int64_t cells,
                     int64_t candidates, int64_t k, float min_score,
@@ -419,7 +419,7 @@ cdef class SegmentView:
                     scores_view[q, i] = work.scores[i]
         return ids, scores
 
-    def search_vectors(self, const uint16_t[:, ::1] keys not None,
+    def search_vectors(self, const uint32_t[:, ::1] keys not None,
                        const uint8_t[:, ::1] sketches not None,
                        const float[:, ::1] queries not None, int64_t cells, int64_t candidates,
                        int64_t k, float min_score, const float[::1] highest not None):
@@ -489,7 +489,7 @@ cdef class Workspace:
         self.arrays.append(array)
         return array
 
-    cdef int64_t scan(self, SegmentView segment, const uint16_t* keys,
+    cdef int64_t scan(self, SegmentView segment, const uint32_t* keys,
                       const uint8_t* sketch) noexcept nogil:
         """Positions of the best candidates by group test, then sketch; returns how many."""
         cdef int64_t cells

@@ -17,7 +17,6 @@ from .batches import FloatArray, SetBatch, as_set_batch
 from .errors import InvalidInputError
 
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
-UInt16Array: TypeAlias = npt.NDArray[np.uint16]
 UInt32Array: TypeAlias = npt.NDArray[np.uint32]
 Scheme: TypeAlias = Literal["permutations", "one_permutation"]
 
@@ -52,7 +51,7 @@ class MinHashFamily:
 
     Args:
         seed: everything random follows from it; equal seeds give equal hashes for ever.
-        tables: number of 16-bit keys.
+        tables: number of 32-bit keys.
         K: MinHash values combined into each key.
         sketch_bits: bits of the sketch, a multiple of 8; 0 for none.
         scheme: ``"permutations"`` computes every value from its own permutation, in time
@@ -106,11 +105,11 @@ class MinHashFamily:
             batch.indptr, batch.indices, self._xors, self._multipliers, self._element_seed
         )
 
-    def hash(self, sets: Any) -> tuple[UInt16Array, UInt8Array]:
-        """Keys uint16 (n, tables) and sketches uint8 (n, sketch_bits / 8)."""
+    def hash(self, sets: Any) -> tuple[UInt32Array, UInt8Array]:
+        """Keys uint32 (n, tables) and sketches uint8 (n, sketch_bits / 8)."""
         signatures = self.signatures(sets)
         n = len(signatures)
-        keys = np.zeros((n, 0), np.uint16)
+        keys = np.zeros((n, 0), np.uint32)
         if self.tables:
             keys = _native.minhash_table_keys(signatures, self.tables, self.K, self._key_seed)
         sketches = np.zeros((n, 0), np.uint8)
@@ -125,7 +124,7 @@ class MinHashFamily:
 
     @staticmethod
     def collision_probability(
-        similarity: npt.ArrayLike, K: int = 1, range_bits: int = 16
+        similarity: npt.ArrayLike, K: int = 1, range_bits: int = 32
     ) -> npt.NDArray[np.float64]:
         """P[two keys agree in their top `range_bits` bits]: s + (1 - s) / 2^range_bits, s = J^K."""
         s = np.asarray(similarity, np.float64) ** K

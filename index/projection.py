@@ -15,14 +15,13 @@ import numpy.typing as npt
 from . import _native
 from .batches import FloatArray, as_dense_batch
 from .errors import InvalidInputError
-from .minhash import UInt8Array, UInt16Array, plausible_matching, splitmix
+from .minhash import UInt8Array, UInt32Array, plausible_matching, splitmix
 
-KEY_BITS = 16
 _ROUNDS = 3
 
 
 class SignedRandomProjection:
-    """`tables` keys of 16 sign bits each, and a sketch of further sign bits, of any vector.
+    """`tables` keys of some sign bits each, and a sketch of further sign bits, of any vector.
 
     The projections are three rounds of random signs and a fast Hadamard transform
     (Andoni et al. 2015): O(d log d) for d bits.
@@ -30,8 +29,9 @@ class SignedRandomProjection:
     Args:
         dim: dimension of the vectors.
         seed: everything random follows from it; equal seeds give equal hashes for ever.
-        tables: number of 16-bit keys; fewer bits are taken from a key's top.
+        tables: number of keys; fewer bits are taken from a key's top.
         sketch_bits: bits of the sketch, a multiple of 8; 0 for none.
+        key_bits: 8, 16, 24 or 32 signs in the top of each 32-bit key, zeros below.
 
     Raises:
         InvalidInputError: a number out of range.
@@ -40,7 +40,13 @@ class SignedRandomProjection:
     metric = "cosine"
 
     def __init__(
-        self, dim: int, seed: int = 0, *, tables: int = 64, sketch_bits: int = 512
+        self,
+        dim: int,
+        seed: int = 0,
+        *,
+        tables: int = 64,
+        sketch_bits: int = 512,
+        key_bits: int = 16,
     ) -> None:
         if dim < 1 or tables < 0 or sketch_bits < 0 or sketch_bits % 8 or tables + sketch_bits == 0:
             raise InvalidInputError(
@@ -48,11 +54,14 @@ class SignedRandomProjection:
                 "sketch_bits a multiple of 8",
                 field="dim",
             )
+        if key_bits not in (8, 16, 24, 32):
+            raise InvalidInputError("key_bits must be 8, 16, 24 or 32", field="key_bits")
         self.dim = dim
         self.seed = seed
         self.tables = tables
         self.sketch_bits = sketch_bits
-        self.bits = tables * KEY_BITS + sketch_bits
+        self.key_bits = key_bits
+        self.bits = tables * key_bits + sketch_bits
         # At least 64: a rotation of a few dimensions would give few different bits.
         padded = max(64, 1 << (dim - 1).bit_length())
         rotations = -(-self.bits // padded)
@@ -65,12 +74,15 @@ class SignedRandomProjection:
         """All sign bits, uint8 (n, bits / 8); bit j is bit j % 8 of byte j / 8, 1 for negative."""
         return _native.signed_projections(as_dense_batch(vectors, self.dim), self._signs, self.bits)
 
-    def hash(self, vectors: Any) -> tuple[UInt16Array, UInt8Array]:
-        """Keys uint16 (n, tables) and sketches uint8 (n, sketch_bits / 8)."""
+    def hash(self, vectors: Any) -> tuple[UInt32Array, UInt8Array]:
+        """Keys uint32 (n, tables) and sketches uint8 (n, sketch_bits / 8)."""
         signs = self.signs(vectors)
-        split = self.tables * KEY_BITS // 8
-        keys = np.ascontiguousarray(signs[:, :split]).view("<u2").astype(np.uint16)
-        return keys, np.ascontiguousarray(signs[:, split:])
+        key_bytes = self.key_bits // 8
+        split = self.tables * key_bytes
+        keys = np.zeros((len(signs), self.tables, 4), np.uint8)
+        keys[:, :, 4 - key_bytes :] = signs[:, :split].reshape(len(signs), self.tables, key_bytes)
+        words = keys.reshape(len(signs), 4 * self.tables).view("<u4").astype(np.uint32)
+        return words, np.ascontiguousarray(signs[:, split:])
 
     @staticmethod
     def collision_probability(
@@ -92,8 +104,8 @@ class SignedRandomProjection:
         # Rounding lifts some cosines of equal vectors above 1.
         return np.asarray(self.sketch_similarity(matching) + 1e-6, np.float32)
 
-    def similarity_order(self, vectors: FloatArray) -> npt.NDArray[np.int64]:
-        """An order that puts similar vectors side by side, int64 (n,): by 64 further sign bits."""
+    def similarity_keys(self, vectors: FloatArray) -> UInt32Array:
+        """Sort keys that put similar vectors side by side, uint32 (n, 2): 64 further sign bits."""
         family = SignedRandomProjection(self.dim, self.seed ^ 0x5EED, tables=0, sketch_bits=64)
         signs = family.signs(vectors)
         return np.argsort(signs.view(">u8")[:, 0], kind="stable").astype(np.int64)

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from . import _native
 from .batches import Batch, FloatArray, Int64Array, SetBatch
 from .buffers import Column, feature_column
-from .minhash import MinHashFamily, UInt8Array, UInt16Array
+from .files import Shapes
+from .minhash import MinHashFamily, UInt8Array, UInt32Array
 from .projection import SignedRandomProjection
 from .tuning import Effort, GroupShape
 
@@ -35,14 +36,14 @@ class HashedQueries:
 
     Attributes:
         features: a ``SetBatch`` of n sets, or float32 (n, dim).
-        keys: uint16 (n, tables).
+        keys: uint32 (n, tables).
         sketches: uint8 (n, sketch bytes).
         highest: float32 (sketch bits + 1,), the highest similarity that each sketch distance
             leaves plausible.
     """
 
     features: Batch
-    keys: UInt16Array
+    keys: UInt32Array
     sketches: UInt8Array
     highest: FloatArray
 
@@ -255,7 +256,7 @@ class MutableSegment:
         return self._ids.snapshot()
 
     def append(
-        self, ids: Int64Array, features: Batch, keys: UInt16Array, sketches: UInt8Array
+        self, ids: Int64Array, features: Batch, keys: UInt32Array, sketches: UInt8Array
     ) -> None:
         """Add hashed points; at most ``capacity - len(self)``."""
         first = len(self)

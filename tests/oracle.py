@@ -86,13 +86,13 @@ def minhash_one_permutation(elements: Iterable[int], values: int, seed: int) -> 
 
 
 def table_keys(signature: Sequence[int], tables: int, K: int, seed: int) -> list[int]:
-    """The top 16 bits of a hash over each table's K values, numbered by the table."""
+    """The top 32 bits of a hash over each table's K values, numbered by the table."""
     keys = []
     for table in range(tables):
         running = (seed + table) & MASK64
         for value in signature[table * K : table * K + K]:
             running = fold(running, int(value))
-        keys.append(running >> 48)
+        keys.append(running >> 32)
     return keys
 
 
@@ -143,8 +143,8 @@ def cell_counts(
         cell = point_keys[first : first + group_size]
         count = 0
         for table, key in enumerate(query_keys):
-            top = int(key) >> (16 - range_bits)
-            count += any(int(point[table]) >> (16 - range_bits) == top for point in cell)
+            top = int(key) >> (32 - range_bits)
+            count += any(int(point[table]) >> (32 - range_bits) == top for point in cell)
         counts.append(count)
     return counts
 

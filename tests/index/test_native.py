@@ -85,7 +85,7 @@ def test_table_keys(n: int, tables: int, K: int, spare: int, seed: int) -> None:
     signatures = random_u32(n, n, tables * K + spare)
     got = _native.minhash_table_keys(signatures, tables, K, seed)
     assert got.shape == (n, tables)
-    assert got.dtype == np.uint16
+    assert got.dtype == np.uint32
     for row, signature in zip(got, signatures, strict=True):
         assert row.tolist() == oracle.table_keys(signature.tolist(), tables, K, seed)
 
@@ -160,7 +160,7 @@ class Points:
         random = rng(seed)
         self.n, self.range_bits, self.group_size = n, range_bits, group_size
         # Few different keys, so that counts vary and tie.
-        known = random.integers(0, 2**16, (different, tables), dtype=np.uint16)
+        known = random.integers(0, 2**32, (different, tables), dtype=np.uint32)
         self.keys = np.take_along_axis(known, random.integers(0, different, (n, tables)), axis=0)
         self.queries = np.take_along_axis(known, random.integers(0, different, (3, tables)), axis=0)
         cells = -(-n // group_size)
@@ -247,7 +247,7 @@ def test_counts_do_not_overflow_where_every_cell_passes_every_test(tables: int) 
     points = Points(300, tables=tables, group_size=1, different=1, seed=tables).insert()
     assert [sorted(got) for got in scanned(points.view(), points, 5, 99)] == [[0, 1, 2, 3, 4]] * 3
     # One point fails one test: it is the last of all.
-    points.keys[2, tables - 1] ^= 0x8000
+    points.keys[2, tables - 1] ^= 0x80000000
     points.bitmaps[:] = 0
     points.insert()
     assert sorted(scanned(points.view(), points, 299, 999)[0]) == [0, 1, *range(3, 300)]
@@ -259,7 +259,7 @@ def test_a_bitmap_has_the_bits_of_its_points_and_no_others() -> None:
     for position, keys in enumerate(points.keys):
         cell = position // 7
         for table, key in enumerate(keys):
-            expected[table, key >> 12, cell // 8] |= 1 << cell % 8
+            expected[table, key >> 28, cell // 8] |= 1 << cell % 8
     np.testing.assert_array_equal(points.bitmaps, expected)
 
 

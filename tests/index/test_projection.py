@@ -37,7 +37,7 @@ def test_bits_of_keys_agree_as_often_as_the_formula_says(dim: int, cosine: float
         family = SignedRandomProjection(dim, seed, tables=32, sketch_bits=0)
         differ = family.hash(left)[0] ^ family.hash(right)[0]
         for range_bits in (1, 2, 4, 8):
-            agree = differ >> (16 - range_bits) == 0
+            agree = differ >> np.uint32(32 - range_bits) == 0
             for K in (1, 2, 4):
                 together = agree.reshape(40, -1, K).all(axis=2)
                 agreeing.setdefault((K, range_bits), []).append(together)
@@ -81,7 +81,9 @@ def test_bits_are_those_of_the_definition() -> None:
     keys, sketches = family.hash(vectors)
     for row, vector in enumerate(vectors):
         negative = oracle.projections(vector, signs.reshape(rotations, 3, 64)) < 0
-        expected = [sum(int(negative[t * 16 + j]) << j for j in range(16)) for t in range(tables)]
+        expected = [
+            sum(int(negative[t * 16 + j]) << 16 + j for j in range(16)) for t in range(tables)
+        ]
         assert keys[row].tolist() == expected
         start = tables * 16
         np.testing.assert_array_equal(sketches[row], oracle.pack(negative[start : start + bits]))
