@@ -187,6 +187,13 @@ def test_scripts_can_be_run(script: str) -> None:
     subprocess.run(["bash", "-n", script], cwd=ROOT, check=True)
 
 
+@pytest.mark.parametrize("room", [room for room in ROOMS if room != "index"])
+def test_only_the_library_touches_the_native_module(room: str) -> None:
+    sources = [path for path in tracked_files() if path.parts[0] == room and path.suffix == ".py"]
+    assert sources
+    assert [str(path) for path in sources if re.search(r"\b_native\b", text_of(str(path)))] == []
+
+
 def test_no_file_names_a_registry_or_a_machine() -> None:
     hosts = ["pypi.org", "pythonhosted", "deb.debian", "npmjs.org", "pkg.dev", "index-url"]
     paths = ["work/", "root/", "opt/pypi", "opt/wheels", "tmp/w/"]
