@@ -126,6 +126,17 @@ int64_t dna_kmers(const uint8_t* sequence, int64_t size, int64_t k, bool canonic
     return count;
 }
 
+void copy_sets(const StoredSets& sets, const int64_t* rows, int64_t n, uint64_t* out) {
+    const uint32_t* narrow = static_cast<const uint32_t*>(sets.elements);
+    const uint64_t* wide = static_cast<const uint64_t*>(sets.elements);
+    for (int64_t i = 0; i < n; ++i) {
+        const int64_t end = sets.indptr[rows[i] + 1];
+        for (int64_t at = sets.indptr[rows[i]]; at < end; ++at) {
+            *out++ = sets.width == 4 ? narrow[at] : wide[at];
+        }
+    }
+}
+
 void sort_unique_rows(const int64_t* indptr, int64_t n, uint64_t* elements, int64_t* indptr_out) {
     int64_t at = 0;
     indptr_out[0] = 0;

@@ -156,6 +156,8 @@ int64_t word_shingles(const uint8_t* text, int64_t size, int64_t n, uint64_t* ou
 int64_t dna_kmers(const uint8_t* sequence, int64_t size, int64_t k, bool canonical, uint64_t* out);
 // Sorts the elements of each row and drops repeats, in place; writes the new offsets.
 void sort_unique_rows(const int64_t* indptr, int64_t n, uint64_t* elements, int64_t* indptr_out);
+// Copies chosen stored sets one after another, widened; `out` has room for their elements.
+void copy_sets(const StoredSets& sets, const int64_t* rows, int64_t n, uint64_t* out);
 // The 64-bit hash of a byte string: what a token becomes.
 uint64_t hash_bytes(const uint8_t* data, int64_t size);
 

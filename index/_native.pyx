@@ -84,6 +84,7 @@ cdef extern from "kernels.hpp" namespace "closeby" nogil:
     int64_t word_shingles(const uint8_t*, int64_t, int64_t, uint64_t*) noexcept
     int64_t dna_kmers(const uint8_t*, int64_t, int64_t, cbool, uint64_t*) noexcept
     uint64_t hash_bytes(const uint8_t*, int64_t) noexcept
+    void copy_sets(const StoredSets&, const int64_t*, int64_t, uint64_t*) noexcept
     void sort_unique_rows(const int64_t*, int64_t, uint64_t*, int64_t*) noexcept
 
 
@@ -656,6 +657,39 @@ def sort_unique(const int64_t[::1] indptr not None, uint64_t[::1] elements not N
         with nogil:
             sort_unique_rows(sets.indptr, sets.n, &elements[0], &view[0])
     return out, np.asarray(elements)[: out[sets.n]]
+
+
+def take_sets(const int64_t[::1] indptr not None, elements, const int64_t[::1] rows not None):
+    """Chosen stored sets as (indptr int64, elements uint64). elements: uint32 or uint64."""
+    cdef const uint32_t[::1] elements4
+    cdef const uint64_t[::1] elements8
+    cdef StoredSets sets
+    cdef int64_t i, begin, end, total = 0, count = rows.shape[0], n = indptr.shape[0] - 1
+    offsets = np.zeros(count + 1, np.int64)
+    cdef int64_t[::1] offsets_view = offsets
+    for i in range(count):
+        if rows[i] < 0 or rows[i] >= n:
+            raise ValueError("rows must be numbers of the sets")
+        begin, end = indptr[rows[i]], indptr[rows[i] + 1]
+        if begin < 0 or end < begin or end > elements.shape[0]:
+            raise ValueError("indptr must rise and end within the elements")
+        total += end - begin
+        offsets_view[i + 1] = total
+    sets.indptr = &indptr[0]
+    if elements.dtype == np.uint32:
+        elements4 = elements
+        sets.elements = &elements4[0] if elements.shape[0] else NULL
+        sets.width = 4
+    else:
+        elements8 = elements
+        sets.elements = &elements8[0] if elements.shape[0] else NULL
+        sets.width = 8
+    out = np.empty(total, np.uint64)
+    cdef uint64_t[::1] view = out
+    if total:
+        with nogil:
+            copy_sets(sets, &rows[0], count, &view[0])
+    return offsets, out
 
 
 def hash_tokens(list tokens):

@@ -25,7 +25,7 @@ import numpy as np
 from .batches import Batch, FloatArray, Int64Array, SetBatch
 from .engine import Metric, check_batch, check_ids, check_k, check_metric, smallest_hit
 from .errors import InvalidInputError
-from .files import read_arrays, write_arrays
+from .files import read_arrays, unusable_is_corrupt, write_arrays
 from .minhash import SCHEMES, MinHashFamily, Scheme
 from .projection import SignedRandomProjection
 from .segment import HASH_BLOCK, Family, HashedQueries, MutableSegment, Segment
@@ -359,7 +359,7 @@ class FlinngIndex:
         sealed = self._segments.sealed if self._segments is not None else ()
         for number, entry in enumerate(sealed):
             segment = entry.segment
-            arrays |= {f"{number}.{name}": array for name, array in _arrays_of(segment).items()}
+            arrays |= {f"{number}.{name}": array for name, array in segment.arrays.items()}
             group_size = segment.shape.group_size if segment.shape else 0
             segments.append({"chunks": entry.chunks, "group_size": group_size})
         unsealed = self._segments.unsealed() if self._segments is not None else None
@@ -399,7 +399,17 @@ class FlinngIndex:
             "target_recall", "threshold", "expected_points", "tables", "K", "sketch_bits",
             "scheme", "capacity",
         )  # fmt: skip
-        index = cls(header["metric"], header["seed"], **{name: header[name] for name in parameters})
+        with unusable_is_corrupt(path):
+            return cls._from_file(header, arrays, {name: header[name] for name in parameters})
+
+    @classmethod
+    def _from_file(
+        cls,
+        header: dict[str, Any],
+        arrays: dict[str, np.ndarray[Any, Any]],
+        parameters: dict[str, Any],
+    ) -> FlinngIndex:
+        index = cls(header["metric"], header["seed"], **parameters)
         mutable = {
             n.removeprefix("mutable."): a for n, a in arrays.items() if n.startswith("mutable.")
         }
@@ -407,7 +417,7 @@ class FlinngIndex:
             index._restore(header, arrays)
         if mutable:
             index.add(_features_from(mutable), mutable["ids"])
-        index._next_id = header["next_id"]
+        index._next_id = int(header["next_id"])
         return index
 
     def _restore(self, header: dict[str, Any], arrays: dict[str, np.ndarray[Any, Any]]) -> None:
@@ -419,7 +429,7 @@ class FlinngIndex:
         for number, entry in enumerate(header["segments"]):
             prefix = f"{number}."
             own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
-            sealed.append(Sealed(entry["chunks"], _segment_from(own, entry["group_size"])))
+            sealed.append(Sealed(entry["chunks"], Segment.of_arrays(own, entry["group_size"])))
         segments.restore(sealed)
 
 
@@ -433,35 +443,3 @@ def _features_from(arrays: dict[str, np.ndarray[Any, Any]]) -> Batch:
     if "vectors" in arrays:
         return arrays["vectors"]
     return SetBatch(arrays["indptr"], arrays["elements"].astype(np.uint64))
-
-
-def _arrays_of(segment: Segment) -> dict[str, np.ndarray[Any, Any]]:
-    arrays: dict[str, np.ndarray[Any, Any]] = {
-        "ids": segment.ids,
-        "sketches": segment.sketches,
-        "dead": segment.dead,
-    }
-    if segment.bitmaps is not None:
-        arrays["bitmaps"] = segment.bitmaps
-    if segment.sets is not None:
-        arrays |= {"indptr": segment.sets[0], "elements": segment.sets[1]}
-    if segment.vectors is not None:
-        arrays["vectors"] = segment.vectors
-    return arrays
-
-
-def _segment_from(arrays: dict[str, np.ndarray[Any, Any]], group_size: int) -> Segment:
-    bitmaps = arrays.get("bitmaps")
-    shape = None
-    if bitmaps is not None:
-        shape = GroupShape(group_size, bitmaps.shape[1].bit_length() - 1)
-    sets = (arrays["indptr"], arrays["elements"]) if "indptr" in arrays else None
-    return Segment(
-        arrays["ids"],
-        arrays["sketches"],
-        bitmaps,
-        shape,
-        sets,
-        arrays.get("vectors"),
-        np.array(arrays["dead"]),  # a copy: removals mark it
-    )

@@ -147,11 +147,10 @@ class MinHashFamily:
         matching = plausible_matching(self.sketch_bits)
         return np.asarray(self.sketch_similarity(matching), np.float32)
 
-    def similarity_order(self, sets: SetBatch) -> npt.NDArray[np.int64]:
-        """An order that puts similar sets side by side, int64 (n,).
+    def similarity_keys(self, sets: SetBatch) -> UInt32Array:
+        """Sort keys that put similar sets side by side, uint32 (n, 4), first column first.
 
-        Sorts by a few MinHash values that no table and no sketch uses, one after another.
+        A few MinHash values that no table and no sketch uses, one after another.
         """
         family = MinHashFamily(self._key_seed, tables=0, sketch_bits=8, scheme=self.scheme)
-        signatures = family.signatures(sets)
-        return np.lexsort(tuple(signatures[:, i] for i in (3, 2, 1, 0))).astype(np.int64)
+        return np.ascontiguousarray(family.signatures(sets)[:, :4])

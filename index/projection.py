@@ -107,5 +107,4 @@ class SignedRandomProjection:
     def similarity_keys(self, vectors: FloatArray) -> UInt32Array:
         """Sort keys that put similar vectors side by side, uint32 (n, 2): 64 further sign bits."""
         family = SignedRandomProjection(self.dim, self.seed ^ 0x5EED, tables=0, sketch_bits=64)
-        signs = family.signs(vectors)
-        return np.argsort(signs.view(">u8")[:, 0], kind="stable").astype(np.int64)
+        return family.signs(vectors).view(">u4").astype(np.uint32)

@@ -8,9 +8,10 @@ that puts similar ones into the same cell; the mutable segment takes points in o
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -56,18 +57,115 @@ class HashedQueries:
         return len(self.keys)
 
 
-def empty_bitmaps(points: int, shape: GroupShape, tables: int) -> npt.NDArray[np.uint8]:
-    """Cleared bitmaps for so many points: uint8 (tables, 2^r, stride), stride a multiple of 32."""
+Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
+
+
+def zeros(shapes: Shapes) -> Arrays:
+    """Arrays of zeros in memory."""
+    return {name: np.zeros(shape, dtype) for name, (dtype, shape) in shapes.items()}
+
+
+def bitmaps_shape(points: int, shape: GroupShape, tables: int) -> tuple[int, int, int]:
+    """Shape of the bitmaps for so many points: (tables, 2^r, stride), stride a multiple of 32."""
     cells = -(-points // shape.group_size)
     align = _native.STRIDE_ALIGNMENT
-    stride = -(-cells // (8 * align)) * align
-    return np.zeros((tables, 1 << shape.range_bits, stride), np.uint8)
+    return tables, 1 << shape.range_bits, -(-cells // (8 * align)) * align
 
 
-def compact_elements(indices: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32 | np.uint64]:
-    """Elements in 4 bytes each where all of them fit."""
-    fits = not len(indices) or int(indices.max()) < 1 << 32
-    return indices.astype(np.uint32) if fits else indices
+def rows_of(features: Batch, rows: Int64Array) -> Batch:
+    """Chosen rows of a batch."""
+    return features.take(rows) if isinstance(features, SetBatch) else features[rows]
+
+
+@dataclass(frozen=True, eq=False)
+class AlivePoints:
+    """Points to merge: their ids, and their features when they are asked for.
+
+    Attributes:
+        ids: int64 (n,).
+        places: int64 (n,), what `take_places` calls them.
+        take_places: features at places.
+    """
+
+    ids: Int64Array
+    places: Int64Array
+    take_places: Callable[[Int64Array], Batch]
+
+    def take(self, rows: Int64Array) -> Batch:
+        """Features of the points with these numbers, 0 .. n."""
+        return self.take_places(self.places[rows])
+
+    @staticmethod
+    def of(ids: Int64Array, features: Batch) -> AlivePoints:
+        """Points that lie in a batch."""
+        return AlivePoints(ids, np.arange(len(ids)), partial(rows_of, features))
+
+
+class JoinedPoints:
+    """Several parts as one, without bringing their features together."""
+
+    def __init__(self, parts: Sequence[AlivePoints]) -> None:
+        self._parts = parts
+        self._starts = np.cumsum([0] + [len(part.ids) for part in parts])
+        self.ids: Int64Array = np.concatenate([part.ids for part in parts])
+
+    def take(self, rows: Int64Array) -> Batch:
+        """Features of the points with these numbers over all parts, in this order."""
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
+        owners = np.unique(owner)
+        if len(owners) == 1:
+            only = int(owners[0])
+            return self._parts[only].take(rows - self._starts[only])
+        grouped = np.argsort(owner, kind="stable")
+        taken = [self._parts[o].take(rows[owner == o] - self._starts[o]) for o in owners]
+        back = np.empty(len(rows), np.int64)
+        back[grouped] = np.arange(len(rows))
+        return rows_of(concat(taken), back)
+
+
+def concat(batches: Sequence[Batch]) -> Batch:
+    """All rows of batches of one kind, in order."""
+    if len(batches) == 1:
+        return batches[0]
+    if isinstance(batches[0], SetBatch):
+        return SetBatch.concat([rows for rows in batches if isinstance(rows, SetBatch)])
+    return np.concatenate([rows for rows in batches if not isinstance(rows, SetBatch)])
+
+
+@dataclass(frozen=True, eq=False)
+class _Survey:
+    """What must be known of all points before they can be written in order."""
+
+    keys: npt.NDArray[np.uint32]
+    elements: int
+    element_type: npt.DTypeLike
+
+
+def _survey(points: JoinedPoints, order: Int64Array, family: Family) -> _Survey:
+    keys, elements, largest = [], 0, 0
+    for start in range(0, len(order), HASH_BLOCK):
+        block = points.take(order[start : start + HASH_BLOCK])
+        keys.append(family.similarity_keys(block))  # type: ignore[arg-type]
+        if isinstance(block, SetBatch) and len(block.indices):
+            elements += len(block.indices)
+            largest = max(largest, int(block.indices.max()))
+    narrow = largest < 1 << 32
+    return _Survey(np.concatenate(keys), elements, np.uint32 if narrow else np.uint64)
+
+
+def _write_block(
+    arrays: Arrays, start: int, block: Batch, family: Family, shape: GroupShape | None
+) -> None:
+    stop = start + len(block)
+    keys, arrays["sketches"][start:stop] = family.hash(block)
+    if shape is not None:
+        _native.insert_into_groups(arrays["bitmaps"], keys, start, shape.group_size)
+    if isinstance(block, SetBatch):
+        base = int(arrays["indptr"][start])
+        arrays["indptr"][start + 1 : stop + 1] = block.indptr[1:] + base
+        arrays["elements"][base : base + len(block.indices)] = block.indices
+    else:
+        arrays["vectors"][start:stop] = block
 
 
 class Segment:
@@ -119,48 +217,71 @@ class Segment:
     @classmethod
     def build(
         cls,
-        ids: Int64Array,
-        features: Batch,
+        points: Sequence[AlivePoints],
         family: Family,
         layout: Callable[[int], GroupShape | None],
+        allocate: Callable[[Shapes], Arrays] = zeros,
     ) -> Segment:
         """Seal points: order them by similarity, hash them, set the bits of their tests.
 
+        Features are read and written in blocks, so that with arrays in a file a segment may be
+        larger than memory.
+
         Args:
-            ids: int64 (n,).
-            features: n sets or vectors (normalised, for cosine).
+            points: at least one part; vectors are normalised, for cosine.
             family: hashes of the index.
             layout: the groups, by the number of points.
+            allocate: makes the segment's arrays, all zeros.
         """
-        by_id = np.argsort(ids, kind="stable")  # so that the order of arrival does not matter
-        ids = ids[by_id]
-        if isinstance(features, SetBatch):
-            assert isinstance(family, MinHashFamily)
-            features = features.take(by_id)
-            order = family.similarity_order(features)
-            features = features.take(order)
-            sets = (features.indptr, compact_elements(features.indices))
-            vectors = None
+        source = JoinedPoints(points)
+        by_id = np.argsort(source.ids, kind="stable")  # whatever the order of arrival was
+        survey = _survey(source, by_id, family)
+        order = by_id[np.lexsort(survey.keys.T[::-1])]
+        n, shape = len(order), layout(len(order))
+        shapes: Shapes = {
+            "ids": (np.int64, (n,)),
+            "sketches": (np.uint8, (n, family.sketch_bits // 8)),
+            "dead": (np.uint8, (-(-n // 8),)),
+        }
+        if shape is not None:
+            shapes["bitmaps"] = (np.uint8, bitmaps_shape(n, shape, family.tables))
+        if isinstance(family, MinHashFamily):
+            shapes["indptr"] = (np.int64, (n + 1,))
+            shapes["elements"] = (survey.element_type, (survey.elements,))
         else:
-            assert isinstance(family, SignedRandomProjection)
-            features = features[by_id]
-            order = family.similarity_order(features)
-            features = features[order]
-            sets, vectors = None, features
-        shape = layout(len(ids))
-        bitmaps = empty_bitmaps(len(ids), shape, family.tables) if shape else None
-        sketches = np.empty((len(ids), family.sketch_bits // 8), np.uint8)
-        for start in range(0, len(ids), HASH_BLOCK):
-            stop = min(start + HASH_BLOCK, len(ids))
-            block = (
-                features.slice(start, stop)
-                if isinstance(features, SetBatch)
-                else features[start:stop]
+            shapes["vectors"] = (np.float32, (n, family.dim))
+        arrays = allocate(shapes)
+        arrays["ids"][:] = source.ids[order]
+        for start in range(0, n, HASH_BLOCK):
+            _write_block(
+                arrays, start, source.take(order[start : start + HASH_BLOCK]), family, shape
             )
-            keys, sketches[start:stop] = family.hash(block)
-            if bitmaps is not None and shape is not None:
-                _native.insert_into_groups(bitmaps, keys, start, shape.group_size)
-        return cls(ids[order], sketches, bitmaps, shape, sets, vectors)
+        return cls.of_arrays(arrays, shape.group_size if shape else 0)
+
+    @classmethod
+    def of_arrays(cls, arrays: Arrays, group_size: int) -> Segment:
+        """The segment whose arrays these are, by name; group_size 0 if it has no bitmaps."""
+        bitmaps = arrays.get("bitmaps")
+        shape = None
+        if bitmaps is not None:
+            shape = GroupShape(group_size, bitmaps.shape[1].bit_length() - 1)
+        sets = (arrays["indptr"], arrays["elements"]) if "indptr" in arrays else None
+        vectors = arrays.get("vectors")
+        # A copy of `dead`: removals mark it, and the arrays may lie in a file.
+        dead = np.array(arrays["dead"])
+        return cls(arrays["ids"], arrays["sketches"], bitmaps, shape, sets, vectors, dead)
+
+    @property
+    def arrays(self) -> Arrays:
+        """All arrays by name; :meth:`of_arrays` is the inverse."""
+        named: Arrays = {"ids": self.ids, "sketches": self.sketches, "dead": self.dead}
+        if self.bitmaps is not None:
+            named["bitmaps"] = self.bitmaps
+        if self.sets is not None:
+            named |= {"indptr": self.sets[0], "elements": self.sets[1]}
+        if self.vectors is not None:
+            named["vectors"] = self.vectors
+        return named
 
     def search(
         self, queries: HashedQueries, effort: Effort, k: int, min_score: float
@@ -189,16 +310,16 @@ class Segment:
         places = self._by_id[np.minimum(ranks, len(self) - 1)]
         return places, self.ids[places] == ids
 
-    def alive(self) -> tuple[Int64Array, Batch]:
-        """Ids and features of the points that are not removed, by rising id."""
+    def alive(self) -> AlivePoints:
+        """The points that are not removed."""
         places = np.flatnonzero(~_is_dead(self.dead, np.arange(len(self))))
-        places = places[np.argsort(self.ids[places], kind="stable")]
+        return AlivePoints(self.ids[places], places, self._take)
+
+    def _take(self, places: Int64Array) -> Batch:
         if self.sets is not None:
-            indptr, elements = self.sets
-            stored = SetBatch(indptr, elements).take(places)  # type: ignore[arg-type]
-            return self.ids[places], SetBatch(stored.indptr, stored.indices.astype(np.uint64))
+            return SetBatch(*_native.take_sets(*self.sets, places))
         assert self.vectors is not None
-        return self.ids[places], self.vectors[places]
+        return self.vectors[places]
 
     def dead_ids(self) -> Int64Array:
         """Ids of the removed points."""
@@ -241,7 +362,9 @@ class MutableSegment:
         self._ids = Column(np.int64)
         self._sketches = Column(np.uint8, (family.sketch_bits // 8,))
         self._features = feature_column(like)
-        self.bitmaps = empty_bitmaps(capacity, self.shape, family.tables) if self.shape else None
+        self.bitmaps: npt.NDArray[np.uint8] | None = None
+        if self.shape is not None:
+            self.bitmaps = np.zeros(bitmaps_shape(capacity, self.shape, family.tables), np.uint8)
         self.dead = np.zeros(-(-capacity // 8), np.uint8)
         self.removed = 0
         self._places: dict[int, int] = {}
@@ -299,13 +422,11 @@ class MutableSegment:
         """Which ids are here and not removed, bool (n,)."""
         return np.array([int(i) in self._places for i in ids], bool)
 
-    def alive(self) -> tuple[Int64Array, Batch]:
+    def alive(self) -> AlivePoints:
         """See :meth:`Segment.alive`."""
         places = np.flatnonzero(~_is_dead(self.dead, np.arange(len(self))))
         features = self._features.snapshot()
-        if isinstance(features, SetBatch):
-            return self.ids[places], features.take(places)
-        return self.ids[places], features[places]
+        return AlivePoints(self.ids[places], places, partial(rows_of, features))
 
     def dead_ids(self) -> Int64Array:
         """Ids of the removed points."""

@@ -23,7 +23,14 @@ import numpy as np
 import numpy.typing as npt
 
 from .batches import Batch, Int64Array, SetBatch
-from .segment import HASH_BLOCK, Family, MutableSegment, Segment
+from .segment import (
+    HASH_BLOCK,
+    AlivePoints,
+    Family,
+    JoinedPoints,
+    MutableSegment,
+    Segment,
+)
 from .tuning import GroupShape
 
 Layout: TypeAlias = Callable[[int], GroupShape | None]
@@ -45,9 +52,9 @@ class Loose:
     ids: Int64Array
     features: Batch
 
-    def alive(self) -> tuple[Int64Array, Batch]:
-        """Ids and features of the points."""
-        return self.ids, self.features
+    def alive(self) -> AlivePoints:
+        """The points."""
+        return AlivePoints.of(self.ids, self.features)
 
 
 Source: TypeAlias = Sealed | MutableSegment | Loose
@@ -65,8 +72,7 @@ class Merge:
     def build(self) -> Segment:
         """The sealed segment of all points that are alive now; takes seconds, holds no lock."""
         parts = [_alive(source) for source in self.sources]
-        ids = np.concatenate([part[0] for part in parts])
-        return Segment.build(ids, concat([part[1] for part in parts]), self.family, self.layout)
+        return Segment.build(parts, self.family, self.layout)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +121,10 @@ class Segments:
     def unsealed(self) -> tuple[Int64Array, Batch] | None:
         """Ids and features of the points that are in no sealed segment yet."""
         parts = [s.alive() for s in self.searchable() if isinstance(s, MutableSegment)]
-        if not any(len(ids) for ids, _ in parts):
+        if not any(len(part.ids) for part in parts):
             return None
-        return np.concatenate([ids for ids, _ in parts]), concat([f for _, f in parts])
+        points = JoinedPoints(parts)
+        return points.ids, points.take(np.arange(len(points.ids)))
 
     def restore(self, sealed: Sequence[Sealed]) -> None:
         """Start from sealed segments that were written before."""
@@ -236,7 +243,7 @@ def _chunks(source: Source) -> int:
     return source.chunks if isinstance(source, Sealed) else 1
 
 
-def _alive(source: Source) -> tuple[Int64Array, Batch]:
+def _alive(source: Source) -> AlivePoints:
     return source.segment.alive() if isinstance(source, Sealed) else source.alive()
 
 
@@ -259,12 +266,3 @@ def part(features: Batch, start: int, stop: int) -> Batch:
     if isinstance(features, SetBatch):
         return features.slice(start, min(stop, len(features)))
     return features[start:stop]
-
-
-def concat(parts: list[Batch]) -> Batch:
-    """All rows of batches of one kind, in order."""
-    if len(parts) == 1:
-        return parts[0]
-    if isinstance(parts[0], SetBatch):
-        return SetBatch.concat([rows for rows in parts if isinstance(rows, SetBatch)])
-    return np.concatenate([rows for rows in parts if not isinstance(rows, SetBatch)])

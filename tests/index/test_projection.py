@@ -123,7 +123,8 @@ def test_similar_vectors_are_put_side_by_side() -> None:
     centres = random.standard_normal((50, 1, 64))
     vectors = (centres + 0.05 * random.standard_normal((50, 12, 64))).reshape(600, 64)
     shuffled = random.permutation(600)
-    order = SignedRandomProjection(64, 4).similarity_order(vectors[shuffled].astype(np.float32))
+    keys = SignedRandomProjection(64, 4).similarity_keys(vectors[shuffled].astype(np.float32))
+    order = np.lexsort(keys.T[::-1])
     assert sorted(order.tolist()) == list(range(600))
     group = shuffled[order] // 12
     assert (group[1:] == group[:-1]).mean() > 0.6
