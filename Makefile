@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 SOURCES := $(shell find csrc index service loaders client -type f -not -path '*/__pycache__/*' -not -name '*.so') CMakeLists.txt pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow test-native lint examples constraints clean help
+.PHONY: demo test test-slow test-native lint examples bench constraints clean help
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -37,6 +37,11 @@ lint: $(VENV)/.installed-lint  ## style, types, import contracts, Docker files
 examples: $(VENV)/.installed-test  ## run every example against a server of its own
 	@$(BIN)/python -m pytest -q tests/test_examples.py
 
+bench: $(VENV)/.installed-peers  ## closeby against its peers on the data that comes with it (about 20 minutes)
+	@$(BIN)/python -m benchmarks compare
+	@$(BIN)/python -m benchmarks scale
+	@$(BIN)/python -m benchmarks stages
+
 constraints: $(BIN)/python  ## pin the versions anew: writes constraints.txt
 	@env -u PIP_CONSTRAINT -u PIP_BUILD_CONSTRAINT $(BIN)/python .ci/write_constraints.py
 
@@ -59,4 +64,8 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-lint: $(VENV)/.installed-test
 	@$(PIP) install 'closeby[lint]'
+	@touch $@
+
+$(VENV)/.installed-peers: $(VENV)/.installed
+	@$(PIP) install 'closeby[peers]'
 	@touch $@

@@ -1,0 +1,135 @@
+"""``python -m benchmarks``: measure, and write JSON, Markdown and PNG into a folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from . import plans, truth
+from .datasets import NAMED
+from .harness import Conditions, run
+
+HERE = Path(__file__).parent
+SHIPPED = [name for name, known in NAMED.items() if known.shipped]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    compare = commands.add_parser("compare", help="closeby against its peers")
+    names = ", ".join(f"{name} ({known.what})" for name, known in NAMED.items())
+    compare.add_argument(
+        "datasets",
+        nargs="*",
+        default=SHIPPED,
+        help=f"{names}, lines:PATH or planted:N; default: those that come with closeby",
+    )
+    compare.add_argument("--only", help="subjects to measure, comma-separated; default: all")
+    compare.add_argument("--authors-binary", help="the FLINNG authors' code (docs/benchmarks.md)")
+    compare.add_argument("--quick", action="store_true", help="few subjects and settings")
+    scale = commands.add_parser("scale", help="closeby alone, from few points to many")
+    scale.add_argument("dataset", nargs="?", default="urls")
+    scale.add_argument("--sizes", type=_sizes, default=[30_000, 60_000, 119_000])
+    scale.add_argument("--target-recall", type=float, default=0.95)
+    stages = commands.add_parser("stages", help="what each step of a query costs")
+    stages.add_argument("dataset", nargs="?", default="urls")
+    for command in (compare, scale, stages):
+        command.add_argument("--data", type=Path, help="folder of the data sets not shipped")
+        command.add_argument("--limit", type=int, help="at most so many points")
+        command.add_argument("--queries", type=int, default=1000)
+        command.add_argument("--repeats", type=int, default=5)
+        command.add_argument("--seconds", type=float, default=4.0, help="for one setting")
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--lock", type=Path, help="file to lock while measuring")
+        command.add_argument("--output", type=Path, default=HERE / "results")
+        command.add_argument("--work", type=Path, default=HERE.parent / "build" / "benchmarks")
+    draw = commands.add_parser("draw", help="write tables and plots of result files anew")
+    draw.add_argument("results", nargs="+", type=Path)
+    options = parser.parse_args(arguments)
+    try:
+        return _COMMANDS[options.command](options)
+    except (FileNotFoundError, KeyError) as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+
+
+def _sizes(text: str) -> list[int]:
+    return [int(float(size)) for size in text.split(",")]
+
+
+def _conditions(options: argparse.Namespace) -> Conditions:
+    return Conditions(options.repeats, options.seconds, options.seed, options.lock)
+
+
+def _task(options: argparse.Namespace, name: str, limit: int | None) -> truth.Task:
+    print(f"{name}: reading, and comparing {options.queries:,} queries with every point")
+    return truth.prepare(options.work, name, options.data, limit, options.queries, options.seed)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    wanted = options.only.split(",") if options.only else None
+    for name in options.datasets:
+        task = _task(options, name, options.limit)
+        points = len(task.split.points)
+        if task.split.metric == "jaccard":
+            todo = plans.for_sets(points, options.quick, options.authors_binary)
+        else:
+            todo = plans.for_vectors(options.quick)
+        if wanted is not None:
+            todo = [plan for plan in todo if plan.subject in wanted]
+        result = run(task, todo, _conditions(options))
+        options.output.mkdir(parents=True, exist_ok=True)
+        path = options.output / f"{task.split.name}-{points}.json"
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        _show(result, path)
+    return 0
+
+
+def _show(result: dict[str, Any], path: Path) -> None:
+    from . import report
+
+    table = path.with_suffix(".md")
+    table.write_text(report.markdown(result))
+    written = [path, table]
+    if available_plots():
+        from . import plots
+
+        written += plots.draw(result, path.with_suffix(""))
+    print("wrote", *written, sep="\n  ")
+
+
+def available_plots() -> bool:
+    """Whether matplotlib is installed."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return False
+    return bool(mpl.__version__)
+
+
+def _scale(options: argparse.Namespace) -> int:
+    from . import scale
+
+    return scale.main(options, _task, _conditions(options))
+
+
+def _stages(options: argparse.Namespace) -> int:
+    from . import stages
+
+    return stages.main(options, _task(options, options.dataset, options.limit))
+
+
+def _draw(options: argparse.Namespace) -> int:
+    for path in options.results:
+        _show(json.loads(path.read_text()), path)
+    return 0
+
+
+_COMMANDS = {"compare": _compare, "scale": _scale, "stages": _stages, "draw": _draw}
+
+if __name__ == "__main__":
+    sys.exit(main())

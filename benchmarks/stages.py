@@ -1,0 +1,167 @@
+"""What each step of a query costs, and how far it is from what the memory could deliver.
+
+The kernels are called step by step: hash; group tests alone (one cell is scanned); group tests
+with the sketch scan; all with the exact re-rank. Differences are the steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from closeby.index import FlinngIndex, SetBatch
+from closeby.index.segment import SALT, HashedQueries, Segment
+
+from . import machine, report
+from .truth import Task
+
+K = 10
+
+
+def main(options: argparse.Namespace, task: Task) -> int:
+    """Measure, and write ``stages-NAME.json`` and ``.md``."""
+    split = task.split
+    assert isinstance(split.points, SetBatch), "stages are measured on sets"
+    index = FlinngIndex(seed=options.seed, expected_points=len(split.points))
+    index.add(split.points)
+    index.compact()
+    (segment,) = index._searchable()  # the steps are not part of the public interface
+    assert isinstance(segment, Segment)
+    rows = _stages(index, segment, split.queries, options.repeats)
+    result = {
+        "dataset": split.name,
+        "points": len(split.points),
+        "queries": len(split.queries),
+        "machine": machine.describe(),
+        "repeats": options.repeats,
+        "read_gb_per_s": {
+            "memory": bandwidth(1 << 29, options.repeats),
+            "cache": bandwidth(1 << 18, options.repeats),
+        },
+        "explain": index.explain(),
+        "stages": rows,
+    }
+    options.output.mkdir(parents=True, exist_ok=True)
+    stem: Path = options.output / f"stages-{split.name}"
+    stem.with_suffix(".json").write_text(json.dumps(result, indent=1, default=str) + "\n")
+    stem.with_suffix(".md").write_text(markdown(result))
+    print("wrote", stem.with_suffix(".json"), stem.with_suffix(".md"), sep="\n  ")
+    return 0
+
+
+def _stages(
+    index: FlinngIndex, segment: Segment, queries: SetBatch, repeats: int
+) -> list[dict[str, Any]]:
+    hashed = index.hash(queries)
+    effort = index._effort(segment, index.target_recall, K)
+    shape, bitmaps = segment.shape, segment.bitmaps
+    assert shape is not None, "too few points for group tests"
+    assert bitmaps is not None
+    view = segment._view
+    asked = len(queries)
+
+    def find(cells: int, candidates: int) -> Callable[[], Any]:
+        return lambda: view.candidates(hashed.keys, hashed.sketches, cells, candidates)
+
+    hashing = _median(lambda: index.hash(queries), repeats) / asked
+    tests = _median(find(1, 1), repeats) / asked
+    scanned = _median(find(effort.cells, effort.candidates), repeats) / asked
+    whole = _median(lambda: _search(view, hashed, effort.cells, effort.candidates), repeats) / asked
+    public = _median(lambda: index.search(queries, K), repeats) / asked
+    positions = [len(row) for row in view.candidates(
+        hashed.keys, hashed.sketches, effort.cells, effort.candidates)[0]]  # fmt: skip
+    element_bytes = segment.sets[1].nbytes / len(segment) if segment.sets is not None else 0.0
+    return [
+        _row("hash", hashing, float(np.mean(queries.sizes)) * 8),
+        _row("group tests", tests, float(bitmaps.shape[0] * bitmaps.shape[2])),
+        _row(
+            "sketch scan",
+            scanned - tests,
+            float(effort.cells * shape.group_size * segment.sketches.shape[1]),
+        ),
+        _row("exact re-rank", whole - scanned, float(np.mean(positions)) * element_bytes),
+        _row("all, called from Python", public, None),
+    ]
+
+
+def _search(view: Any, hashed: HashedQueries, cells: int, candidates: int) -> Any:
+    sets = hashed.features
+    assert isinstance(sets, SetBatch)
+    return view.search_sets(
+        hashed.keys,
+        hashed.sketches,
+        sets.indptr,
+        sets.indices,
+        SALT,
+        cells,
+        candidates,
+        K,
+        float(np.finfo(np.float32).tiny),
+        hashed.highest,
+    )
+
+
+def _row(stage: str, seconds: float, read: float | None) -> dict[str, Any]:
+    rate = read / seconds / 1e9 if read is not None and seconds > 0 else None
+    return {"stage": stage, "us": seconds * 1e6, "bytes": read, "gb_per_s": rate}
+
+
+def _median(call: Callable[[], Any], repeats: int) -> float:
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def bandwidth(size: int, repeats: int) -> float:
+    """GB/s at which one thread reads an array of `size` bytes in order."""
+    array = np.ones(size // 8, np.int64)
+    rounds = max(1, (1 << 28) // size)
+
+    def read() -> None:
+        for _ in range(rounds):
+            array.max()
+
+    return size * rounds / _median(read, repeats) / 1e9
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table of one run."""
+    machine_, read = result["machine"], result["read_gb_per_s"]
+    rows = []
+    for row in result["stages"]:
+        kib = f"{row['bytes'] / 1024:,.1f}" if row["bytes"] is not None else "—"
+        rate = row["gb_per_s"]
+        rows.append(
+            [
+                row["stage"],
+                f"{row['us']:.1f}",
+                kib,
+                f"{rate:.2f}" if rate else "—",
+                f"{rate / read['memory']:.0%}" if rate else "—",
+            ]
+        )
+    segment = result["explain"]["segments"][0]
+    lines = [
+        f"# What a query costs: {result['dataset']}, {result['points']:,} points",
+        "",
+        f"m = {result['explain']['tables']} tables, g = {segment['group_size']} points a cell, "
+        f"r = {segment['range_bits']} bits, T = {segment['cells']} cells, "
+        f"{segment['candidates']} candidates, k = {K}; one thread, {result['queries']:,} queries "
+        f"in one call, medians of {result['repeats']}. {machine_['cpu']}, commit "
+        f"{machine_['commit']}, {machine_['date']}. One thread reads memory in order at "
+        f"{read['memory']:.1f} GB/s, the second-level cache at {read['cache']:.1f} GB/s.",
+        "",
+        *report.table(
+            ["stage", "µs a query", "KiB that it may read", "GB/s", "of memory speed"], rows
+        ),
+    ]
+    return "\n".join(lines) + "\n"
