@@ -106,6 +106,8 @@ def check_ids(ids: Any, count: int, next_id: int) -> Int64Array:
         InvalidInputError: of the wrong number or type, negative, or repeated.
     """
     if ids is None:
+        if next_id + count > 1 << 63:
+            raise InvalidInputError("there are no free ids above the highest; give ids", field="ids")
         return np.arange(next_id, next_id + count, dtype=np.int64)
     given = np.asarray(ids)
     if given.shape != (count,) or (count and given.dtype.kind not in "iu"):

@@ -145,8 +145,9 @@ def read_arrays(
     Args:
         path: the file.
         kind: what ``header["index"]`` must be.
-        verify: compare the checksum of every array; without it only the header is checked and
-            opening takes the same time whatever the size.
+        verify: compare the checksum of every array, and the offsets in each ``indptr`` with its
+            ``elements``; without it only the header is checked and opening takes the same time
+            whatever the size.
 
     Returns:
         The header, and read-only arrays by name whose pages are read when they are used.
@@ -170,6 +171,10 @@ def read_arrays(
             name: _array(path, data, start, name, entry, verify)
             for name, entry in header["arrays"].items()
         }
+        if verify:
+            for name in arrays:
+                if name.endswith("indptr"):
+                    check_offsets(arrays[name], arrays[name.removesuffix("indptr") + "elements"])
     return header, arrays
 
 

@@ -12,7 +12,7 @@ from .batches import Batch, FloatArray, Int64Array, SetBatch
 from .buffers import Column, SetColumn, VectorColumn, feature_column
 from .engine import Metric, check_batch, check_ids, check_k, check_metric, smallest_hit
 from .errors import InvalidInputError
-from .files import check_offsets, read_arrays, unusable_is_corrupt, write_arrays
+from .files import read_arrays, unusable_is_corrupt, write_arrays
 from .segment import SALT
 
 _BLOCK = 256  # queries compared at a time, with at most so many scores
@@ -185,7 +185,6 @@ class FlatIndex:
         with unusable_is_corrupt(path):
             index = cls(header["metric"])
             if index.metric == "jaccard":
-                check_offsets(arrays["indptr"], arrays["elements"])
                 features: Batch = SetBatch(arrays["indptr"], arrays["elements"])
             else:
                 features = arrays["vectors"]

@@ -299,7 +299,7 @@ class FlinngIndex:
                 estimate += share
                 continue
             s = self._key_probability(self.threshold, segment.shape)
-            cells = self._effort(segment, target, 1).cells
+            cells = self._effort(segment, target, 1).breadth
             estimate += share * recall_of(len(segment), segment.shape, self.tables, s, cells)
         return min(1.0, estimate) if len(self) else 1.0
 
@@ -429,8 +429,19 @@ class FlinngIndex:
         for number, entry in enumerate(header["segments"]):
             prefix = f"{number}."
             own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
-            sealed.append(Sealed(entry["chunks"], Segment.of_arrays(own, entry["group_size"])))
+            segment = Segment.of_arrays(own, entry["group_size"])
+            self._check_segment(segment)
+            sealed.append(Sealed(int(entry["chunks"]), segment))
         segments.restore(sealed)
+
+
+    def _check_segment(self, segment: Segment) -> None:
+        """Refuse a segment of a file that this index could not search."""
+        tables = self.tables if segment.bitmaps is None else len(segment.bitmaps)
+        dim = None if segment.vectors is None else segment.vectors.shape[1]
+        bits = segment.sketches.shape[1] * 8
+        if (tables, bits, dim) != (self.tables, self.sketch_bits, self.dim):
+            raise ValueError("a segment does not fit the parameters of the index")
 
 
 def _feature_arrays(ids: Int64Array, features: Batch) -> dict[str, np.ndarray[Any, Any]]:
