@@ -6,7 +6,12 @@
 // and could keep the one that needs AVX2.
 #include <cstring>
 
+#if defined(__AVX2__)
+#include <immintrin.h>  // one place where portable vectors have no word: shuffles (maxip.inl)
+#endif
+
 #include "kernels.hpp"
+#include "maxip.hpp"
 #include "mix.hpp"
 
 namespace closeby {
@@ -53,6 +58,7 @@ CLOSEBY_INLINE int popcount(uint64_t x) {
 #include "projection.inl"
 #include "group_test.inl"
 #include "scan.inl"
+#include "maxip.inl"
 
 #define CLOSEBY_STRING_(x) #x
 #define CLOSEBY_STRING(x) CLOSEBY_STRING_(x)
@@ -60,7 +66,12 @@ CLOSEBY_INLINE int popcount(uint64_t x) {
 extern const Kernels kernels;
 const Kernels kernels = {
     CLOSEBY_STRING(CLOSEBY_ISA), minhash_permutation, minhash_keys, minhash_sketch, srp_bits,
-    group_query,                 sketch_scan,         inner_products,
+    group_query,                 group_counts,        sketch_scan,         inner_products,
+};
+
+extern const MaxIPKernels maxip_kernels;
+const MaxIPKernels maxip_kernels = {
+    CLOSEBY_STRING(CLOSEBY_ISA), code_scan, rotate, inner_products, row_products,
 };
 
 }  // namespace CLOSEBY_ISA

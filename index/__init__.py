@@ -2,11 +2,13 @@
 
     featurizer_from    raw text, sequences or vectors -> features
     FlinngIndex        group tests: sets and vectors at high similarity
+    MaxIPIndex         maximum inner product of vectors of any norm
     FlatIndex          exact search, the oracle
 
 Modules, from the ground up: ``_native`` (kernels) < ``batches``, ``features`` < ``minhash``,
 ``projection`` (hash families) < ``segment`` (points and group tests) < ``flinng``, ``flat``
-(engines). ``tuning`` has the mathematics, ``files`` the file format.
+(engines); ``_maxip`` (kernels) < ``maxip_lists`` < ``maxip_effort`` < ``maxip`` (engine), and
+``maxip_paper``. ``tuning`` has the mathematics, ``files`` the file format.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from .errors import ClosebyError, CorruptFileError, InvalidInputError, Unsupport
 from .features import Featurizer, featurizer_from
 from .flat import FlatIndex
 from .flinng import FlinngIndex
+from .maxip import GapAnswer, MaxIPIndex
 from .minhash import MinHashFamily
 from .projection import SignedRandomProjection
 from .topk import merge_topk
@@ -29,7 +32,9 @@ __all__ = [
     "Featurizer",
     "FlatIndex",
     "FlinngIndex",
+    "GapAnswer",
     "InvalidInputError",
+    "MaxIPIndex",
     "MinHashFamily",
     "SetBatch",
     "SignedRandomProjection",

@@ -1,0 +1,163 @@
+// One MaxIP query over a segment of lists: rank the lists, scan codes, re-rank exactly.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "maxip.hpp"
+
+namespace closeby {
+
+namespace baseline {
+extern const MaxIPKernels maxip_kernels;
+}
+#if CLOSEBY_HAVE_AVX2
+namespace avx2 {
+extern const MaxIPKernels maxip_kernels;
+}
+#endif
+
+const MaxIPKernels* maxip_kernels_by_name(const char* name) {
+    if (std::strcmp(name, "baseline") == 0) return &baseline::maxip_kernels;
+#if CLOSEBY_HAVE_AVX2
+    if (std::strcmp(name, "avx2") == 0 && __builtin_cpu_supports("avx2") &&
+        __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi2")) {
+        return &avx2::maxip_kernels;
+    }
+#endif
+    return nullptr;
+}
+
+namespace {
+
+constexpr int64_t kChunk = 64;  // blocks scanned between two looks at the bar
+constexpr int64_t kBlock = 32;
+constexpr float kMaxEntry = 63.0f;  // four table entries fit a byte
+
+// Tables of the 16 signed sums of each four coordinates, shifted and rounded to bytes: a sum of
+// entries S stands for S * scale + offset.
+CodeQuery make_tables(const float* rotated, int64_t bits, uint8_t* tables) {
+    const int64_t groups = bits / 4;
+    float widest = 0.0f;
+    double total = 0.0, low = 0.0;
+    for (int64_t g = 0; g < groups; ++g) {
+        const float* x = rotated + g * 4;
+        const float half = (std::fabs(x[0]) + std::fabs(x[1])) + (std::fabs(x[2]) + std::fabs(x[3]));
+        widest = std::max(widest, 2.0f * half);
+        total += 2.0 * half;
+        low -= half;
+    }
+    // Sums are kept in 16 bits.
+    const double steps = std::min<double>(kMaxEntry, 65000.0 * widest / std::max(total, 1e-300));
+    const double scale = widest > 0.0f ? widest / std::floor(steps) : 1.0;
+    for (int64_t g = 0; g < groups; ++g) {
+        const float* x = rotated + g * 4;
+        const double half = (std::fabs(x[0]) + std::fabs(x[1])) + (std::fabs(x[2]) + std::fabs(x[3]));
+        for (int code = 0; code < 16; ++code) {
+            double sum = half;
+            for (int j = 0; j < 4; ++j) sum += (code >> j & 1) ? -double(x[j]) : double(x[j]);
+            tables[g * 16 + code] = static_cast<uint8_t>(std::min(63.0, std::max(0.0, std::nearbyint(sum / scale))));
+        }
+    }
+    CodeQuery query;
+    query.tables = tables;
+    query.scale = static_cast<float>(scale);
+    query.offset = static_cast<float>(low);
+    return query;
+}
+
+// Higher estimate first, then lower place: a total order, so that answers depend on nothing else.
+inline bool before(float a, int64_t place_a, float b, int64_t place_b) {
+    return a > b || (a == b && place_a < place_b);
+}
+
+// Keeps the best `want` of the candidates, in any order; the bar that a further one must pass.
+float keep_best(CandidateBuffer& buffer, int64_t& count, int64_t want, float bar) {
+    if (count <= want) return bar;
+    for (int64_t i = 0; i < count; ++i) buffer.order[i] = static_cast<int32_t>(i);
+    std::nth_element(buffer.order, buffer.order + want - 1, buffer.order + count,
+                     [&](int32_t a, int32_t b) {
+                         return before(buffer.estimates[a], buffer.places[a], buffer.estimates[b],
+                                       buffer.places[b]);
+                     });
+    const float new_bar = buffer.estimates[buffer.order[want - 1]];
+    std::sort(buffer.order, buffer.order + want);
+    for (int64_t i = 0; i < want; ++i) {
+        buffer.places[i] = buffer.places[buffer.order[i]];
+        buffer.estimates[i] = buffer.estimates[buffer.order[i]];
+    }
+    count = want;
+    return new_bar;
+}
+
+}  // namespace
+
+int64_t candidate_room(int64_t want) { return 2 * want + kChunk * kBlock; }
+
+int64_t maxip_search(const MaxIPKernels& kernels, const MaxIPLists& lists, const float* query,
+                     const MaxIPEffort& effort, const MaxIPScratch& scratch, int64_t* hits,
+                     float* scores, int64_t* scanned) {
+    // 1. Rank the lists: the score of the centre, and what a point of it may lie above that.
+    kernels.row_products(lists.centroids, lists.dim, lists.lists, query, scratch.list_products);
+    double square = 0.0;
+    for (int64_t j = 0; j < lists.dim; ++j) square += double(query[j]) * query[j];
+    const float reach = effort.kappa * static_cast<float>(std::sqrt(square));
+    for (int64_t l = 0; l < lists.lists; ++l) {
+        scratch.list_scores[l] = scratch.list_products[l] + reach * lists.spreads[l];
+        scratch.list_order[l] = static_cast<int32_t>(l);
+    }
+    const int64_t probes = std::min(effort.probes, lists.lists);
+    const auto better = [&](int32_t a, int32_t b) {
+        return before(scratch.list_scores[a], a, scratch.list_scores[b], b);
+    };
+    int32_t* const order = scratch.list_order;
+    if (probes < lists.lists) std::nth_element(order, order + probes, order + lists.lists, better);
+    std::sort(order, order + probes, better);
+
+    // 2. Scan their codes.
+    kernels.rotate(query, 1, lists.dim, lists.padded, lists.signs, scratch.rotated);
+    const CodeQuery tables = make_tables(scratch.rotated, lists.codes.bits, scratch.tables);
+    CandidateBuffer buffer = scratch.candidates;
+    int64_t count = 0, touched = 0;
+    float bar = -std::numeric_limits<float>::infinity();
+    for (int64_t p = 0; p < probes; ++p) {
+        const int32_t l = order[p];
+        for (int64_t at = lists.starts[l]; at < lists.starts[l + 1]; at += kChunk) {
+            const int64_t end = std::min(at + kChunk, lists.starts[l + 1]);
+            touched += (end - at) * kBlock;
+            count += kernels.code_scan(lists.codes, tables, at, end, scratch.list_products[l], bar,
+                                       buffer.places + count, buffer.estimates + count);
+            if (count > 2 * effort.candidates) bar = keep_best(buffer, count, effort.candidates, bar);
+        }
+    }
+    keep_best(buffer, count, effort.candidates, bar);
+    *scanned = touched;
+
+    // 3. Compare the best exactly.
+    constexpr int64_t kAhead = 8;
+    const int64_t row_bytes = lists.dim * static_cast<int64_t>(sizeof(float));
+    const auto fetch = [&](int64_t i) {
+        const char* row = reinterpret_cast<const char*>(lists.vectors + buffer.places[i] * lists.dim);
+        for (int64_t b = 0; b < row_bytes && b < 1024; b += 64) __builtin_prefetch(row + b);
+    };
+    for (int64_t i = 0; i < std::min(kAhead, count); ++i) fetch(i);
+    int64_t kept = 0;
+    for (int64_t i = 0; i < count; ++i) {
+        if (i + kAhead < count) fetch(i + kAhead);
+        float score;
+        kernels.inner_products(lists.vectors, lists.dim, buffer.places + i, 1, query, &score);
+        if (!(score >= effort.min_score)) continue;
+        const int64_t id = lists.ids[buffer.places[i]];
+        if (kept == effort.k && !before(score, id, scores[kept - 1], hits[kept - 1])) continue;
+        int64_t place = kept < effort.k ? kept++ : kept - 1;
+        for (; place > 0 && before(score, id, scores[place - 1], hits[place - 1]); --place) {
+            scores[place] = scores[place - 1];
+            hits[place] = hits[place - 1];
+        }
+        scores[place] = score;
+        hits[place] = id;
+    }
+    return kept;
+}
+
+}  // namespace closeby

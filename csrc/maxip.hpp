@@ -1,0 +1,92 @@
+// The kernels of maximum inner product search: codes of rotated residuals, scanned by shuffles.
+//
+// As in kernels.hpp: plain arrays in and out, nothing allocated, nothing thrown, sizes trusted (the
+// one caller is index/_maxip.pyx), and the same bits from every instruction set.
+#pragma once
+
+#include <cstdint>
+
+namespace closeby {
+
+// 1-bit codes of points in blocks of 32 (see maxip.inl).
+struct Codes {
+    const uint8_t* codes;  // [blocks][bits / 8][32]
+    const float* factors;  // [blocks * 32], NaN where there is no point
+    int64_t bits;          // a multiple of 32
+};
+
+// A query as tables over groups of four coordinates: a sum S stands for S * scale + offset.
+struct CodeQuery {
+    const uint8_t* tables;  // [bits / 4][16]
+    float scale;
+    float offset;
+};
+
+struct MaxIPKernels {
+    const char* name;
+
+    // Places of blocks begin .. end whose estimate base + factor * (S * scale + offset) is above
+    // bar, and the estimates; room for all places. Returns how many.
+    int64_t (*code_scan)(const Codes& codes, const CodeQuery& query, int64_t begin, int64_t end,
+                         float base, float bar, int64_t* places, float* estimates);
+    // Random rotation of vectors padded with zeros: float[n][padded]. signs: [3][padded].
+    void (*rotate)(const float* vectors, int64_t n, int64_t dim, int64_t padded,
+                   const float* signs, float* out);
+    // Inner products of one query with the rows at `positions`, or with the rows 0 .. count; both
+    // are summed in the same order.
+    void (*inner_products)(const float* vectors, int64_t dim, const int64_t* positions,
+                           int64_t count, const float* query, float* out);
+    void (*row_products)(const float* rows, int64_t dim, int64_t count, const float* query,
+                         float* out);
+};
+
+// nullptr if this machine or build lacks it. Names: "baseline", "avx2".
+const MaxIPKernels* maxip_kernels_by_name(const char* name);
+
+// Points grouped into lists around centres; the places of list l are those of the blocks
+// starts[l] .. starts[l + 1].
+struct MaxIPLists {
+    const float* centroids;  // [lists][dim]
+    const float* spreads;    // [lists], root mean square distance to the centre
+    const int64_t* starts;   // [lists + 1]
+    int64_t lists;
+    int64_t dim;
+    int64_t padded;       // a power of two, at least dim and bits
+    const float* signs;   // [3][padded]
+    Codes codes;
+    const float* vectors;  // [places][dim]
+    const int64_t* ids;    // [places]
+};
+
+struct MaxIPEffort {
+    int64_t probes;      // lists scanned
+    int64_t candidates;  // points compared exactly, at least k
+    int64_t k;
+    float kappa;  // spreads above its centre that a list is credited with
+    float min_score;
+};
+
+// Room for candidate_room(candidates) entries each.
+struct CandidateBuffer {
+    int64_t* places;
+    float* estimates;
+    int32_t* order;
+};
+
+struct MaxIPScratch {
+    float* list_products;  // [lists]
+    float* list_scores;    // [lists]
+    int32_t* list_order;   // [lists]
+    float* rotated;        // [padded]
+    uint8_t* tables;       // [bits / 4][16]
+    CandidateBuffer candidates;
+};
+
+int64_t candidate_room(int64_t candidates);
+// The k points with the highest inner products found: ids and scores by falling score, then rising
+// id. Returns how many; *scanned is the number of places whose codes were read.
+int64_t maxip_search(const MaxIPKernels& kernels, const MaxIPLists& lists, const float* query,
+                     const MaxIPEffort& effort, const MaxIPScratch& scratch, int64_t* hits,
+                     float* scores, int64_t* scanned);
+
+}  // namespace closeby

@@ -1,0 +1,47 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+BLOCK: int
+MAX_CANDIDATES: int
+
+def instruction_set() -> str: ...
+def instruction_sets() -> list[str]: ...
+def use_instruction_set(name: str) -> None: ...
+def rotate(vectors: Array, signs: Array) -> npt.NDArray[np.float32]: ...
+def products(rows: Array, queries: Array) -> npt.NDArray[np.float32]: ...
+def scan_codes(
+    codes: Array,
+    factors: Array,
+    tables: Array,
+    scale: float,
+    offset: float,
+    base: float,
+    bar: float,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]: ...
+
+class ListsView:
+    arrays: tuple[Any, ...]
+    def __init__(
+        self,
+        centroids: Array,
+        spreads: Array,
+        starts: Array,
+        signs: Array,
+        codes: Array,
+        factors: Array,
+        vectors: Array,
+        ids: Array,
+    ) -> None: ...
+    def search(
+        self,
+        queries: Array,
+        k: int,
+        probes: int,
+        candidates: int,
+        kappa: float,
+        min_score: float,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]: ...

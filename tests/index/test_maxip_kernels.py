@@ -1,0 +1,191 @@
+"""Every MaxIP kernel against its slow twin, on every instruction set, and hostile arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from closeby.index import _maxip, maxip_lists
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@pytest.fixture(params=_maxip.instruction_sets(), autouse=True)
+def maxip_instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    _maxip.use_instruction_set(request.param)
+    yield request.param
+    _maxip.use_instruction_set("best")
+
+
+def rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def slow_scan(
+    codes: np.ndarray, factors: np.ndarray, tables: np.ndarray, scale: float, offset: float,
+    base: float, bar: float,
+) -> tuple[list[int], list[float]]:  # fmt: skip
+    """What the scan computes, one point at a time; float32 in the documented order."""
+    places, estimates = [], []
+    f4 = np.float32
+    for place, factor in enumerate(factors):
+        block, i = divmod(place, 32)
+        total = 0
+        for row in range(codes.shape[1]):
+            code = int(codes[block, row, i])
+            total += int(tables[2 * row, code & 15]) + int(tables[2 * row + 1, code >> 4])
+        estimate = factor * (f4(total) * f4(scale) + f4(offset)) + f4(base)
+        if estimate > f4(bar):
+            places.append(place)
+            estimates.append(float(estimate))
+    return places, estimates
+
+
+@given(st.integers(1, 5), st.integers(1, 9), st.floats(-3, 3), st.integers(0, 2**32 - 1))
+def test_code_scan(blocks: int, words: int, bar: float, seed: int) -> None:
+    random = rng(seed)
+    codes = random.integers(0, 256, (blocks, 4 * words, 32), np.uint8)
+    factors = random.standard_normal(blocks * 32).astype(np.float32)
+    factors[random.random(blocks * 32) < 0.2] = np.nan
+    tables = random.integers(0, 64, (8 * words, 16), np.uint8)
+    case = (codes, factors, tables, 0.013, -2.0, 0.5, bar)
+    places, estimates = _maxip.scan_codes(*case)
+    expected_places, expected = slow_scan(*case)
+    assert places.tolist() == expected_places
+    assert estimates.tolist() == expected
+
+
+def test_sums_reach_the_highest_entry_without_overflow() -> None:
+    codes = np.full((1, 128, 32), 255, np.uint8)  # 1,024 dimensions
+    tables = np.full((256, 16), 63, np.uint8)
+    _, estimates = _maxip.scan_codes(codes, np.ones(32, np.float32), tables, 1.0, 0.0, 0.0, 0.0)
+    assert estimates.tolist() == [256 * 63.0] * 32
+
+
+@given(st.integers(0, 4), st.integers(1, 100), st.integers(0, 2**32 - 1))
+def test_rotation_keeps_inner_products(n: int, dim: int, seed: int) -> None:
+    vectors = rng(seed).standard_normal((n, dim)).astype(np.float32)
+    signs = maxip_lists.rotation_signs(dim, seed)
+    rotated = _maxip.rotate(vectors, signs)
+    assert rotated.shape == (n, signs.shape[1])
+    np.testing.assert_allclose(rotated @ rotated.T, vectors @ vectors.T, atol=1e-3)
+
+
+def test_rotation_is_the_same_in_all_instruction_sets() -> None:
+    vectors = rng(1).standard_normal((20, 50)).astype(np.float32)
+    signs = maxip_lists.rotation_signs(50, 3)
+    answers = []
+    for name in _maxip.instruction_sets():
+        _maxip.use_instruction_set(name)
+        answers.append(_maxip.rotate(vectors, signs))
+    assert all(np.array_equal(answers[0], answer) for answer in answers)
+
+
+@given(st.integers(0, 200), st.integers(1, 70), st.integers(0, 3), st.integers(0, 2**32 - 1))
+def test_products(n: int, dim: int, queries: int, seed: int) -> None:
+    rows = rng(seed).standard_normal((n, dim)).astype(np.float32)
+    query = rng(seed + 1).standard_normal((queries, dim)).astype(np.float32)
+    got = _maxip.products(rows, query)
+    np.testing.assert_allclose(got, query.astype(np.float64) @ rows.T, atol=1e-4)
+
+
+@pytest.mark.parametrize("dim", [1, 20, 64, 100, 300])
+def test_estimates_from_codes_are_unbiased_and_close(dim: int) -> None:
+    random = rng(dim)
+    residuals = random.standard_normal((3200, dim)).astype(np.float32)
+    query = random.standard_normal(dim)
+    signs = maxip_lists.rotation_signs(dim, 1)
+    squares = (residuals.astype(np.float64) ** 2).sum(axis=1)
+    codes, factors = maxip_lists.encode(residuals, squares, signs)
+    bits = maxip_lists.code_bits(dim)
+    rotated = _maxip.rotate(query[None].astype(np.float32), signs)[0, :bits]
+    by_point = codes.transpose(0, 2, 1).reshape(3200, bits // 8)
+    signs_of = 1.0 - 2.0 * np.unpackbits(by_point, axis=1, bitorder="little")
+    errors = factors * (signs_of @ rotated) - residuals @ query
+    spread = np.linalg.norm(query) * np.sqrt(squares.mean() / bits)
+    assert np.abs(errors).mean() < 1.2 * spread
+    # One rotation serves all points, so the errors of one query share a little.
+    assert abs(errors.mean()) < 0.2 * spread
+
+
+def index_parts(n: int = 500, dim: int = 24, seed: int = 0) -> tuple[np.ndarray, Any]:
+    vectors = rng(seed).standard_normal((n, dim)).astype(np.float32)
+    return vectors, maxip_lists.Lists.build(np.arange(n) * 3, vectors, seed)
+
+
+def test_search_that_reads_everything_is_exact_and_alike_everywhere() -> None:
+    vectors, lists = index_parts()
+    queries = rng(7).standard_normal((9, 24)).astype(np.float32)
+    effort = maxip_lists.MaxIPEffort(lists.lists, 500, 0.5)
+    ids, scores, scanned = lists.search(queries, 5, effort, -np.inf)
+    truth = np.argsort(-(queries @ vectors.T), axis=1)[:, :5]
+    assert ids.tolist() == (truth * 3).tolist()
+    np.testing.assert_allclose(scores, np.take_along_axis(queries @ vectors.T, truth, 1), rtol=1e-4)
+    assert (scanned == len(lists.ids)).all()
+
+
+def test_all_instruction_sets_find_the_same_with_little_effort() -> None:
+    _, lists = index_parts(3000)
+    queries = rng(7).standard_normal((30, 24)).astype(np.float32)
+    answers = []
+    for name in _maxip.instruction_sets():
+        _maxip.use_instruction_set(name)
+        answers.append(lists.search(queries, 7, maxip_lists.MaxIPEffort(9, 20, 0.4), -np.inf))
+    for answer in answers[1:]:
+        for got, expected in zip(answer, answers[0], strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
+def test_equal_scores_come_by_rising_id() -> None:
+    vectors = np.ones((300, 8), np.float32)
+    lists = maxip_lists.Lists.build(np.arange(300)[::-1].copy(), vectors, 0)
+    effort = maxip_lists.MaxIPEffort(lists.lists, 300, 0.0)
+    ids, _, _ = lists.search(np.ones((1, 8), np.float32), 300, effort, -np.inf)
+    assert ids[0].tolist() == list(range(300))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"starts": np.array([0, 1], np.int64)}, "starts"),
+        ({"starts": np.array([1, 1, 2], np.int64)}, "starts"),
+        ({"starts": np.array([0, 3, 2], np.int64)}, "starts"),
+        ({"spreads": np.ones(3, np.float32)}, "spreads"),
+        ({"factors": np.ones(63, np.float32)}, "row for each place"),
+        ({"vectors": np.ones((64, 9), np.float32)}, "one dimension"),
+        ({"codes": np.zeros((2, 6, 32), np.uint8)}, "multiple of 32"),
+        ({"codes": np.zeros((2, 8, 16), np.uint8)}, "32 points"),
+        ({"codes": np.zeros((2, 16, 32), np.uint8)}, "more bits"),
+        ({"signs": np.ones((3, 48), np.float32)}, "power of two"),
+        ({"ids": np.zeros(1, np.int64)}, "row for each place"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(changed: dict[str, np.ndarray], message: str) -> None:
+    parts: dict[str, Any] = {
+        "centroids": np.ones((2, 8), np.float32),
+        "spreads": np.ones(2, np.float32),
+        "starts": np.array([0, 1, 2], np.int64),
+        "signs": np.ones((3, 64), np.float32),
+        "codes": np.zeros((2, 8, 32), np.uint8),
+        "factors": np.ones(64, np.float32),
+        "vectors": np.ones((64, 8), np.float32),
+        "ids": np.arange(64, dtype=np.int64),
+    }
+    _maxip.ListsView(*parts.values())
+    with pytest.raises(ValueError, match=message):
+        _maxip.ListsView(*(parts | changed).values())
+
+
+def test_searches_that_make_no_sense_are_refused() -> None:
+    _, lists = index_parts(100, 8)
+    view = lists._views[0]
+    queries = np.ones((1, 8), np.float32)
+    for arguments in ((0, 1, 9, 0.0, 0.0), (1, 0, 9, 0.0, 0.0), (5, 1, 4, 0.0, 0.0)):
+        with pytest.raises(ValueError, match="k and probes"):
+            view.search(queries, *arguments)
+    with pytest.raises(ValueError, match="dimension"):
+        view.search(np.ones((1, 7), np.float32), 1, 1, 9, 0.0, 0.0)
+    with pytest.raises(ValueError, match="no kernels"):
+        _maxip.use_instruction_set("mmx")
