@@ -10,12 +10,14 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from closeby.index import FlinngIndex, SetBatch
 from closeby.index.segment import SALT, HashedQueries, Segment
+from closeby.index.selectors import GroupTests
 
 from . import machine, report
 from .truth import Task
@@ -59,9 +61,8 @@ def _stages(
 ) -> list[dict[str, Any]]:
     hashed = index.hash(queries)
     effort = index._effort(segment, index.target_recall, K)
-    shape, bitmaps = segment.shape, segment.bitmaps
-    assert shape is not None, "too few points for group tests"
-    assert bitmaps is not None
+    selector = segment.selector
+    assert isinstance(selector, GroupTests), "too few points for group tests"
     view = segment._view
     asked = len(queries)
 
@@ -70,19 +71,20 @@ def _stages(
 
     hashing = _median(lambda: index.hash(queries), repeats) / asked
     tests = _median(find(1, 1), repeats) / asked
-    scanned = _median(find(effort.cells, effort.candidates), repeats) / asked
-    whole = _median(lambda: _search(view, hashed, effort.cells, effort.candidates), repeats) / asked
+    scanned = _median(find(effort.breadth, effort.candidates), repeats) / asked
+    look = partial(_search, view, hashed, effort.breadth, effort.candidates)
+    whole = _median(look, repeats) / asked
     public = _median(lambda: index.search(queries, K), repeats) / asked
     positions = [len(row) for row in view.candidates(
-        hashed.keys, hashed.sketches, effort.cells, effort.candidates)[0]]  # fmt: skip
+        hashed.keys, hashed.sketches, effort.breadth, effort.candidates)[0]]  # fmt: skip
     element_bytes = segment.sets[1].nbytes / len(segment) if segment.sets is not None else 0.0
     return [
         _row("hash", hashing, float(np.mean(queries.sizes)) * 8),
-        _row("group tests", tests, float(bitmaps.shape[0] * bitmaps.shape[2])),
+        _row("group tests", tests, float(selector.bitmaps.shape[0] * selector.bitmaps.shape[2])),
         _row(
             "sketch scan",
             scanned - tests,
-            float(effort.cells * shape.group_size * segment.sketches.shape[1]),
+            float(effort.breadth * selector.shape.group_size * segment.sketches.shape[1]),
         ),
         _row("exact re-rank", whole - scanned, float(np.mean(positions)) * element_bytes),
         _row("all, called from Python", public, None),
