@@ -105,3 +105,12 @@ def recalls(metric: str, truth: FloatArray, ten: FloatArray, hundred: FloatArray
         "near@100": recall(truth, hundred, 100, bounds.near),
         "far": far_found / far if far else float("nan"),
     }
+
+
+def pareto(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """(recall, µs) of which no other has more recall in less time, by rising recall."""
+    front: list[tuple[float, float]] = []
+    for recall, time in sorted(points, key=lambda point: (-point[0], point[1])):
+        if not front or time < front[-1][1]:
+            front.append((recall, time))
+    return front[::-1]

@@ -10,6 +10,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
+from .measures import pareto
 from .report import index_bytes
 
 PANELS = (
@@ -32,17 +33,6 @@ COLOURS = {
     "hnswlib": "#2ca02c",
     "exact BLAS": "#000000",
 }
-
-Point = tuple[float, float]
-
-
-def pareto(points: list[Point]) -> list[Point]:
-    """(recall, µs) of which no other has more recall in less time, by rising recall."""
-    front: list[Point] = []
-    for recall, time in sorted(points, key=lambda point: (-point[0], point[1])):
-        if not front or time < front[-1][1]:
-            front.append((recall, time))
-    return front[::-1]
 
 
 def draw(result: dict[str, Any], stem: Path) -> list[Path]:

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from closeby.index import SetBatch, as_set_batch
 
-from benchmarks.measures import recall, recalls, similarities
-from benchmarks.plots import pareto
+from benchmarks.measures import pareto, recall, recalls, similarities
 from benchmarks.truth import exact_neighbours
 
 NAN = np.nan
