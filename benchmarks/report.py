@@ -42,7 +42,7 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         "## Fastest setting that reaches a recall",
         "",
-        "µs a query; — where no setting measured reaches it.",
+        "µs a query, of processor time, queries asked together; — where no setting reaches it.",
         "",
         *_summary(result),
         "",

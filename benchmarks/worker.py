@@ -1,5 +1,8 @@
 """One subject in a process of its own: build it, ask it, measure time and memory.
 
+Time is processor time of the process, which has one thread: what the wall clock shows on an idle
+machine, and steadier than it on a busy one. Wall time is recorded too.
+
 ``python -m benchmarks.worker JOB.json`` reads the job, and writes its record and answers beside it.
 """
 
@@ -11,7 +14,6 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ import numpy as np
 from . import truth
 from .subjects import Subject, subject_from
 
-SINGLES = 200  # queries that are also asked one at a time
+SINGLES = 200  # queries that are also asked one at a time, in at most
+SINGLES_SECONDS = 2
 
 
 def main() -> None:
@@ -42,7 +45,7 @@ def main() -> None:
         answers = {}
         for k in (10, 100):
             answers[f"k{k}"], times = _timed(subject, prepared, k, setting, job)
-            measured[f"us@{k}"], measured[f"cpu_us@{k}"], measured[f"repeats@{k}"] = times
+            measured[f"us@{k}"], measured[f"wall_us@{k}"] = times
         measured["us_single"] = _median_single(subject, singles, setting)
         np.savez(job_path.with_name(f"{job_path.stem}-{number}.npz"), **answers)
         record["settings"].append(measured)
@@ -61,8 +64,8 @@ def _build(subject: Subject, native: Any) -> dict[str, Any]:
     peak = _resident("VmHWM") - before
     _trim()
     return {
-        "build_seconds": seconds,
-        "build_cpu_seconds": cpu,
+        "build_seconds": cpu,
+        "build_wall_seconds": seconds,
         "resident_bytes": _resident("VmRSS") - before,
         "peak_bytes": peak,
         "own_bytes": subject.nbytes(),
@@ -71,45 +74,44 @@ def _build(subject: Subject, native: Any) -> dict[str, Any]:
 
 def _timed(
     subject: Subject, queries: Any, k: int, setting: dict[str, Any], job: dict[str, Any]
-) -> tuple[np.ndarray[Any, Any], tuple[float, float, int]]:
-    """Answers to all queries, and the median time for one over the repeats."""
+) -> tuple[np.ndarray[Any, Any], tuple[float, float]]:
+    """Answers to all queries; median µs a query over the repeats, of processor and wall time."""
     start = time.perf_counter()
     answers = subject.search(queries, k, **setting)
     first = time.perf_counter() - start
     reported = subject.reported_seconds()
     if reported is not None:  # another program, which timed its own repeats
-        return answers, (reported / len(answers) * 1e6, reported / len(answers) * 1e6, 5)
+        return answers, (reported / len(answers) * 1e6, reported / len(answers) * 1e6)
     # A slow subject is timed on its first queries only: all repeats within the time allowed.
     share = min(1.0, job["seconds"] / (job["repeats"] * max(first, 1e-9)))
     asked = max(min(20, len(answers)), int(len(answers) * share))
     part = queries if asked >= len(answers) else subject.head(queries, asked)
-    walls, cpus = [], []
+    cpus, walls = [], []
     for _ in range(job["repeats"]):
         start, start_cpu = time.perf_counter(), time.process_time()
         subject.search(part, k, **setting)
-        walls.append(time.perf_counter() - start)
         cpus.append(time.process_time() - start_cpu)
-    scale = 1e6 / asked
-    return answers, (float(np.median(walls)) * scale, float(np.median(cpus)) * scale, len(walls))
+        walls.append(time.perf_counter() - start)
+    return answers, (_per_query(cpus, asked), _per_query(walls, asked))
+
+
+def _per_query(seconds: list[float], queries: int) -> float:
+    return float(np.median(seconds)) / queries * 1e6
 
 
 def _median_single(subject: Subject, singles: list[Any], setting: dict[str, Any]) -> float | None:
-    """Median microseconds of a call with one query and k = 10."""
+    """Median µs of processor time of a call with one query and k = 10."""
     if not subject.singles:
         return None
-    return _median_of(lambda query: subject.search(query, 10, **setting), singles)
-
-
-def _median_of(call: Callable[[Any], Any], queries: list[Any]) -> float:
     times = []
     begun = time.perf_counter()
-    for query in queries:
-        start = time.perf_counter()
-        call(query)
-        times.append(time.perf_counter() - start)
-        if time.perf_counter() - begun > 2:
+    for query in singles:
+        start = time.process_time()
+        subject.search(query, 10, **setting)
+        times.append(time.process_time() - start)
+        if time.perf_counter() - begun > SINGLES_SECONDS:
             break
-    return float(np.median(times)) * 1e6
+    return _per_query(times, 1)
 
 
 def _rows(features: Any, count: int) -> list[Any]:
