@@ -45,7 +45,9 @@ DEFAULT_THRESHOLD = {"jaccard": 0.5, "cosine": 0.8}
 DEFAULT_CAPACITY = 65_536
 DEFAULT_EXPECTED_POINTS = 1_000_000
 MAX_TABLES = 1_024
-MIN_CELLS = 64
+# A sealed segment puts similar points into the same cells; in order of arrival each neighbour lies
+# in a cell of its own, among others that resemble the query by chance.
+MIN_CELLS, MIN_CELLS_AS_ARRIVED = 64, 192
 MIN_CANDIDATES = 100
 # One-permutation hashing is faster from so many elements a MinHash value on.
 LARGE_SET = 4
@@ -279,12 +281,17 @@ class FlinngIndex:
         """How many cells and candidates one segment needs for this recall."""
         if segment.shape is None:
             return Effort(1, max(MIN_CANDIDATES, 4 * k))
-        return self._cached_effort(len(segment), segment.shape, target, k)
+        sealed = isinstance(segment, Segment)
+        # The hits wanted must fit in, and neighbours compete with each other for cells.
+        least = max(MIN_CELLS, 2 * k) if sealed else max(MIN_CELLS_AS_ARRIVED, 5 * k)
+        return self._cached_effort(len(segment), segment.shape, target, k, least)
 
-    def _effort_for(self, points: int, shape: GroupShape, target: float, k: int) -> Effort:
+    def _effort_for(
+        self, points: int, shape: GroupShape, target: float, k: int, least: int
+    ) -> Effort:
         s = self._key_probability(self.threshold, shape)
         cells = cells_for(points, shape, self.tables, s, target)
-        return Effort(max(MIN_CELLS, cells), max(MIN_CANDIDATES, 4 * k))
+        return Effort(max(least, cells), max(MIN_CANDIDATES, 4 * k))
 
     # --- describing ------------------------------------------------------------------------------
 
