@@ -145,3 +145,27 @@ static int64_t group_query(const GroupTests& tests, const uint32_t* keys, int64_
     const int64_t found = emit_cells(above, words, want, cells_out);
     return found + emit_cells(equal, words, want - found, cells_out + found);
 }
+
+typedef uint16_t u16x16 __attribute__((vector_size(32)));
+
+static void group_counts(const GroupTests& tests, const uint32_t* keys, uint64_t* scratch,
+                         uint16_t* counts) {
+    const int planes = plane_count(tests.tables);
+    const int64_t words = tests.stride / 8;
+    count_tests(tests, keys, planes, scratch);
+    const u16x16 lane = {1,     1 << 1, 1 << 2,  1 << 3,  1 << 4,  1 << 5,  1 << 6,  1 << 7,
+                         1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
+    for (int64_t first = 0; first < tests.cells; first += 16) {
+        u16x16 sums = {};
+        for (int p = 0; p < planes; ++p) {
+            const uint64_t word = scratch[p * words + first / 64];
+            const uint16_t bits = static_cast<uint16_t>(word >> (first & 63));
+            const u16x16 all = u16x16{} + bits;
+            sums |= ((all & lane) != 0) & static_cast<uint16_t>(1U << p);
+        }
+        uint16_t lanes[16];
+        std::memcpy(lanes, &sums, sizeof sums);
+        const int64_t here = tests.cells - first < 16 ? tests.cells - first : 16;
+        std::memcpy(counts + first, lanes, static_cast<size_t>(here) * sizeof(uint16_t));
+    }
+}

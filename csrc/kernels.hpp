@@ -36,6 +36,15 @@ struct GroupTests {
     int32_t group_size;
 };
 
+// One segment's LSH tables (see postings.cpp).
+struct Postings {
+    const uint32_t* offsets;    // [tables][(1 << range_bits) + 1]
+    const uint32_t* positions;  // [tables][points]
+    int64_t points;
+    int32_t tables;
+    int32_t range_bits;
+};
+
 struct Kernels {
     const char* name;
 
@@ -55,6 +64,9 @@ struct Kernels {
     // Returns how many were written. scratch: uint64[(planes + 2) * stride / 8] (group_scratch).
     int64_t (*group_query)(const GroupTests& tests, const uint32_t* keys, int64_t want,
                            uint64_t* scratch, int64_t* cells_out);
+    // How many tests each cell passes, counts[cells]: what the paper's own decode walks.
+    void (*group_counts)(const GroupTests& tests, const uint32_t* keys, uint64_t* scratch,
+                         uint16_t* counts);
     // The best `want` points of the given cells by sketch, by rising distance (bits that differ),
     // then position. Cells must rise where distances tie. Returns how many were written.
     // distances: uint16 scratch, one for each point scanned.
@@ -85,6 +97,45 @@ void group_insert(uint8_t* bitmaps, int64_t stride, int32_t range_bits, int32_t 
                   int32_t tables, const uint32_t* keys, int64_t first, int64_t n);
 // uint64 words of scratch that group_query needs.
 int64_t group_scratch(int64_t stride, int64_t tables);
+
+// --- postings.cpp -----------------------------------------------------------------------------
+
+// Makes the tables: positions[t][i] is the key of point i at first, what the query reads at last.
+// keys: scratch of `points`.
+void postings_sort(uint32_t* positions, uint32_t* offsets, int64_t points, int32_t tables,
+                   int32_t range_bits, uint32_t* keys);
+// uint64 words of marks that postings_query needs, all zero; it leaves them zero.
+int64_t postings_marks(int64_t points);
+// Points that share the query's bucket in any of the first `probed` tables, rising, each once.
+// positions_out has room for all points. Returns how many were written.
+int64_t postings_query(const Postings& postings, const uint32_t* keys, int32_t probed,
+                       uint64_t* marks, int64_t* positions_out);
+
+// --- paper.cpp --------------------------------------------------------------------------------
+
+// The cells of all rows: cell c holds members[first[c] .. first[c + 1]), positions of points.
+struct PaperCells {
+    const int64_t* first;
+    const uint32_t* members;
+    const uint8_t* dead;  // bit set of removed points
+    int64_t cells;
+    int32_t rows;
+};
+struct PaperScratch {
+    int64_t* order;      // [cells]
+    int64_t* histogram;  // [tables + 1]
+    uint8_t* met;        // [points], all zero; left so
+};
+// Sets the bits of n points whose cells are cells[i][row].
+void paper_insert(uint8_t* bitmaps, int64_t stride, int32_t range_bits, int32_t tables,
+                  const uint32_t* keys, const uint32_t* cells, int64_t rows, int64_t n);
+// The first k points that are met in all rows, visiting cells by falling count; ties by number of
+// the cell, then as they lie in it. passed: count of the last cell in which a point was met.
+// Returns how many were found.
+int64_t paper_decode(const PaperCells& cells, const uint16_t* counts, int32_t tables, int64_t k,
+                     const PaperScratch& scratch, int64_t* hits, uint16_t* passed);
+
+// --- exact re-rank (dispatch.cpp) -------------------------------------------------------------
 
 // A query set as a cuckoo hash table. The multiplier comes from a random salt and decides only
 // where elements lie, so that nobody can choose elements that collide; answers do not depend on it.

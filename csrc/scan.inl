@@ -13,18 +13,21 @@ CLOSEBY_INLINE int hamming(const uint8_t* a, const uint64_t* query) {
 
 constexpr int64_t kMaxSketchWords = 8;
 constexpr uint16_t kDead = 0xffff;
+constexpr int64_t kPointsAhead = 16;
 
 template <int kWords>
 static void scan_words(const uint8_t* sketches, const uint64_t* query, const int64_t* cells,
                           int64_t cell_count, int64_t group_size, int64_t points,
                           const uint8_t* dead, uint16_t* distances, int64_t* histogram) {
     constexpr int64_t bytes = kWords * 8;
+    // Memory answers in about the time that it takes to scan this many points.
+    const int64_t far = 1 + kPointsAhead / group_size;
     int64_t scanned = 0;
     for (int64_t c = 0; c < cell_count; ++c) {
         const int64_t begin = cells[c] * group_size;
         const int64_t end = begin + group_size < points ? begin + group_size : points;
-        if (c + 1 < cell_count) {
-            const uint8_t* ahead = sketches + cells[c + 1] * group_size * bytes;
+        if (c + far < cell_count) {
+            const uint8_t* ahead = sketches + cells[c + far] * group_size * bytes;
             for (int64_t b = 0; b < group_size * bytes && b < 1024; b += 64) {
                 __builtin_prefetch(ahead + b);
             }

@@ -23,23 +23,30 @@ def minhash_table_keys(
 def minhash_sketches(signatures: Array, first: int, bits: int) -> npt.NDArray[np.uint8]: ...
 def signed_projections(vectors: Array, signs: Array, bits: int) -> npt.NDArray[np.uint8]: ...
 def insert_into_groups(bitmaps: Array, keys: Array, first: int, group_size: int) -> None: ...
+def sort_postings(positions: Array, offsets: Array) -> None: ...
+def insert_into_rows(bitmaps: Array, keys: Array, cells: Array) -> None: ...
+def paper_search(
+    bitmaps: Array, keys: Array, rows: int, first: Array, members: Array, dead: Array, k: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]: ...
 
 class SegmentView:
     points: int
     group_size: int
     def __init__(
         self,
-        bitmaps: Array | None,
-        group_size: int,
         sketches: Array,
         ids: Array,
         points: int,
         dead: Array | None,
         sets: tuple[Array, Array] | None,
         vectors: Array | None,
+        *,
+        bitmaps: Array | None = None,
+        group_size: int = 1,
+        postings: tuple[Array, Array] | None = None,
     ) -> None: ...
     def candidates(
-        self, keys: Array, sketches: Array, cells: int, candidates: int
+        self, keys: Array, sketches: Array, breadth: int, candidates: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]: ...
     def search_sets(
         self,
@@ -48,7 +55,7 @@ class SegmentView:
         indptr: Array,
         indices: Array,
         salt: int,
-        cells: int,
+        breadth: int,
         candidates: int,
         k: int,
         min_score: float,
@@ -59,7 +66,7 @@ class SegmentView:
         keys: Array,
         sketches: Array,
         queries: Array,
-        cells: int,
+        breadth: int,
         candidates: int,
         k: int,
         min_score: float,

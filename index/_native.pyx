@@ -31,6 +31,13 @@ cdef extern from "kernels.hpp" namespace "closeby" nogil:
         int32_t range_bits
         int32_t group_size
 
+    cdef cppclass Postings:
+        const uint32_t* offsets
+        const uint32_t* positions
+        int64_t points
+        int32_t tables
+        int32_t range_bits
+
     cdef cppclass HashSet:
         pass
 
@@ -45,6 +52,7 @@ cdef extern from "kernels.hpp" namespace "closeby" nogil:
                          uint8_t*) noexcept
         int64_t (*group_query)(const GroupTests&, const uint32_t*, int64_t, uint64_t*,
                                int64_t*) noexcept
+        void (*group_counts)(const GroupTests&, const uint32_t*, uint64_t*, uint16_t*) noexcept
         int64_t (*sketch_scan)(const uint8_t*, int64_t, const uint8_t*, const int64_t*, int64_t,
                                int64_t, int64_t, const uint8_t*, int64_t, uint16_t*, int64_t*,
                                uint16_t*) noexcept
@@ -58,6 +66,24 @@ cdef extern from "kernels.hpp" namespace "closeby" nogil:
     void group_insert(uint8_t*, int64_t, int32_t, int32_t, int32_t, const uint32_t*, int64_t,
                       int64_t) noexcept
     int64_t group_scratch(int64_t, int64_t) noexcept
+    void postings_sort(uint32_t*, uint32_t*, int64_t, int32_t, int32_t, uint32_t*) noexcept
+    int64_t postings_marks(int64_t) noexcept
+    int64_t postings_query(const Postings&, const uint32_t*, int32_t, uint64_t*,
+                           int64_t*) noexcept
+    cdef cppclass PaperCells:
+        const int64_t* first
+        const uint32_t* members
+        const uint8_t* dead
+        int64_t cells
+        int32_t rows
+    cdef cppclass PaperScratch:
+        int64_t* order
+        int64_t* histogram
+        uint8_t* met
+    void paper_insert(uint8_t*, int64_t, int32_t, int32_t, const uint32_t*, const uint32_t*,
+                      int64_t, int64_t) noexcept
+    int64_t paper_decode(const PaperCells&, const uint16_t*, int32_t, int64_t,
+                         const PaperScratch&, int64_t*, uint16_t*) noexcept
     int64_t hash_set_slots(int64_t) noexcept
     HashSet hash_set_build(const uint64_t*, int64_t, uint64_t, int64_t, uint64_t*) noexcept
     void jaccard(const StoredSets&, const int64_t*, int64_t, const HashSet&, float*) noexcept
@@ -260,16 +286,42 @@ def insert_into_groups(
                 <int32_t>bitmaps.shape[0], &keys[0, 0], first, keys.shape[0])
 
 
+def sort_postings(uint32_t[:, ::1] positions not None, uint32_t[:, ::1] offsets not None):
+    """Make LSH tables of keys: positions uint32 (tables, points) hold the keys and are replaced.
+
+    offsets: uint32 (tables, (1 << range bits) + 1), written.
+    """
+    cdef int64_t tables = positions.shape[0], points = positions.shape[1]
+    cdef int64_t buckets = offsets.shape[1] - 1
+    if tables != offsets.shape[0] or points >= 1 << 32:
+        raise ValueError("offsets for each table, and fewer than 2**32 points")
+    if buckets < 1 or buckets > 1 << 31 or buckets & (buckets - 1):
+        raise ValueError("a table has a power of two of buckets, at most 2**31")
+    cdef int32_t range_bits = int(buckets).bit_length() - 1
+    cdef uint32_t[::1] keys = np.empty(max(1, points), np.uint32)
+    if tables and points:
+        with nogil:
+            postings_sort(&positions[0, 0], &offsets[0, 0], points, <int32_t>tables, range_bits,
+                          &keys[0])
+    elif tables:
+        np.asarray(offsets)[:] = 0
+
+
 cdef class SegmentView:
     """What a search reads of one segment: arrays of fixed content, checked once.
 
-    bitmaps      uint8 (tables, 1 << range bits, stride), or None: then all points are scanned
+    Without bitmaps and postings all points are scanned.
+
     sketches     uint8 (capacity, 16 | 32 | 64)
     ids          int64 (capacity,), what hits are called
     points       how many places are filled
     dead         uint8 (ceil(capacity / 8),) bit set of removed points, or None
     sets         (indptr int64, elements uint32 | uint64) or None
     vectors      float32 (capacity, dim) or None
+    bitmaps      uint8 (tables, 1 << range bits, stride), or None
+    group_size   points of a cell of the bitmaps
+    postings     (offsets uint32 (tables, (1 << range bits) + 1), positions uint32 (tables, points))
+                 or None
     """
 
     cdef readonly object arrays  # keeps everything alive
@@ -283,12 +335,16 @@ cdef class SegmentView:
     cdef const float[:, ::1] vectors
     cdef readonly int64_t points
     cdef readonly int64_t group_size
+    cdef const uint32_t[:, ::1] offsets
+    cdef const uint32_t[:, ::1] positions
     cdef GroupTests tests
+    cdef Postings tables
     cdef StoredSets sets
+    cdef list idle_marks  # of searches that have ended; all zero
 
-    def __init__(self, bitmaps, int64_t group_size, sketches, ids, int64_t points, dead, sets,
-                 vectors):
-        self.arrays = (bitmaps, sketches, ids, dead, sets, vectors)
+    def __init__(self, sketches, ids, int64_t points, dead, sets, vectors, *, bitmaps=None,
+                 int64_t group_size=1, postings=None):
+        self.arrays = (bitmaps, postings, sketches, ids, dead, sets, vectors)
         self.sketches = sketches
         self.ids = ids
         self.points = points
@@ -299,7 +355,15 @@ cdef class SegmentView:
             raise ValueError(f"a sketch has {SKETCH_BYTES} bytes")
         if dead is not None and self.dead.shape[0] * 8 < points:
             raise ValueError("dead must hold a bit for each point")
-        if bitmaps is None:
+        self.tables.tables = 0
+        if postings is not None:
+            if bitmaps is not None:
+                raise ValueError("a segment has bitmaps or postings")
+            self.group_size = 1
+            self.tests.cells = points
+            self.tests.tables = 0
+            self._check_postings(postings)
+        elif bitmaps is None:
             self.group_size = points if points else 1
             self.tests.cells = 1 if points else 0
             self.tests.tables = 0
@@ -337,16 +401,36 @@ cdef class SegmentView:
         elif self.vectors.shape[0] < points:
             raise ValueError("vectors must hold all the points")
 
+    cdef int _check_postings(self, postings) except -1:
+        """Shapes only: the kernel passes over offsets and positions that cannot be."""
+        self.offsets, self.positions = postings
+        cdef int64_t buckets = self.offsets.shape[1] - 1
+        if self.offsets.shape[0] != self.positions.shape[0] or not self.offsets.shape[0]:
+            raise ValueError("offsets and positions of at least one table")
+        if buckets < 1 or buckets > 1 << 31 or buckets & (buckets - 1):
+            raise ValueError("a table has a power of two of buckets, at most 2**31")
+        if self.positions.shape[1] != self.points or self.points >= 1 << 32:
+            raise ValueError("postings must hold each point once a table")
+        self.tables.offsets = &self.offsets[0, 0]
+        self.tables.positions = &self.positions[0, 0] if self.points else NULL
+        self.tables.points = self.points
+        self.tables.tables = <int32_t>self.offsets.shape[0]
+        self.tables.range_bits = int(buckets).bit_length() - 1
+        self.idle_marks = []
+        return 0
+
     cdef int _check(self, const uint32_t[:, ::1] keys, const uint8_t[:, ::1] sketches,
-                    int64_t cells, int64_t candidates, int64_t k) except -1:
+                    int64_t breadth, int64_t candidates, int64_t k) except -1:
         if keys.shape[0] != sketches.shape[0]:
             raise ValueError("one row of keys and one sketch for each query")
         if self.tests.tables and keys.shape[1] != self.tests.tables:
             raise ValueError("one key for each table")
+        if self.tables.tables and keys.shape[1] != self.tables.tables:
+            raise ValueError("one key for each table")
         if sketches.shape[1] != self.sketches.shape[1]:
             raise ValueError("the query's sketch must be as long as the segment's")
-        if cells < 1 or k < 1 or candidates < k:
-            raise ValueError("cells and k must be positive, candidates at least k")
+        if breadth < 1 or k < 1 or candidates < k:
+            raise ValueError("breadth and k must be positive, candidates at least k")
         return 0
 
     cdef int _check_highest(self, const float[::1] highest) except -1:
@@ -355,28 +439,29 @@ cdef class SegmentView:
         return 0
 
     def candidates(self, const uint32_t[:, ::1] keys not None,
-                   const uint8_t[:, ::1] sketches not None, int64_t cells, int64_t candidates):
-        """Group test and sketch scan only: (positions int64, distances uint16), (q, candidates).
+                   const uint8_t[:, ::1] sketches not None, int64_t breadth, int64_t candidates):
+        """Selection and sketch scan only: (positions int64, distances uint16), (q, candidates).
 
-        Unfilled places are -1 and 65535; order is by distance, then position.
+        breadth: so many cells of the bitmaps, or tables of the postings, are looked at. Unfilled places are -1 and 65535; order is by distance, then position.
         """
-        self._check(keys, sketches, cells, candidates, 1)
+        self._check(keys, sketches, breadth, candidates, 1)
         cdef int64_t q, found, queries = keys.shape[0]
         positions = np.full((queries, candidates), -1, np.int64)
         distances = np.full((queries, candidates), 65535, np.uint16)
         cdef int64_t[:, ::1] positions_view = positions
         cdef uint16_t[:, ::1] distances_view = distances
-        cdef Workspace work = Workspace(self, cells, candidates)
+        cdef Workspace work = Workspace(self, breadth, candidates)
         for q in range(queries):
             with nogil:
                 found = work.scan(self, &keys[q, 0], &sketches[q, 0])
             positions[q, :found] = work.positions_array[:found]
             distances[q, :found] = work.distances_array[:found]
+        work.done(self)
         return positions, distances
 
     def search_sets(self, const uint32_t[:, ::1] keys not None,
                     const uint8_t[:, ::1] sketches not None, const int64_t[::1] indptr not None,
-                    const uint64_t[::1] indices not None, uint64_t salt, int64_t cells,
+                    const uint64_t[::1] indices not None, uint64_t salt, int64_t breadth,
                     int64_t candidates, int64_t k, float min_score,
                     const float[::1] highest not None):
         """The k best points of each query set: (ids int64, Jaccard float32), (q, k), -1 and NaN.
@@ -384,7 +469,7 @@ cdef class SegmentView:
         Only scores of at least min_score are hits. highest: float32 (sketch bits + 1,), falling,
         the highest score that each sketch distance leaves plausible.
         """
-        self._check(keys, sketches, cells, candidates, k)
+        self._check(keys, sketches, breadth, candidates, k)
         self._check_highest(highest)
         cdef Sets queries = _sets(indptr, indices)
         if queries.n != keys.shape[0] or self.sets.indptr == NULL:
@@ -400,7 +485,7 @@ cdef class SegmentView:
         cdef uint64_t[::1] slots_view = slots
         cdef int64_t[:, ::1] ids_view = ids
         cdef float[:, ::1] scores_view = scores
-        cdef Workspace work = Workspace(self, cells, candidates)
+        cdef Workspace work = Workspace(self, breadth, candidates)
         cdef HashSet query
         cdef Candidates ranked
         if self.points == 0 or most == 0:
@@ -418,14 +503,15 @@ cdef class SegmentView:
                 for i in range(kept):
                     ids_view[q, i] = work.hits[i]
                     scores_view[q, i] = work.scores[i]
+        work.done(self)
         return ids, scores
 
     def search_vectors(self, const uint32_t[:, ::1] keys not None,
                        const uint8_t[:, ::1] sketches not None,
-                       const float[:, ::1] queries not None, int64_t cells, int64_t candidates,
+                       const float[:, ::1] queries not None, int64_t breadth, int64_t candidates,
                        int64_t k, float min_score, const float[::1] highest not None):
         """The k best points of each query vector: (ids int64, inner products float32), (q, k)."""
-        self._check(keys, sketches, cells, candidates, k)
+        self._check(keys, sketches, breadth, candidates, k)
         self._check_highest(highest)
         if self.vectors is None or queries.shape[0] != keys.shape[0]:
             raise ValueError("one query vector for each row of keys, on a segment of vectors")
@@ -436,7 +522,7 @@ cdef class SegmentView:
         scores = np.full((n, k), np.nan, np.float32)
         cdef int64_t[:, ::1] ids_view = ids
         cdef float[:, ::1] scores_view = scores
-        cdef Workspace work = Workspace(self, cells, candidates)
+        cdef Workspace work = Workspace(self, breadth, candidates)
         cdef Candidates ranked
         if self.points == 0:
             return ids, scores
@@ -450,6 +536,7 @@ cdef class SegmentView:
                 for i in range(kept):
                     ids_view[q, i] = work.hits[i]
                     scores_view[q, i] = work.scores[i]
+        work.done(self)
         return ids, scores
 
 
@@ -458,7 +545,7 @@ cdef class Workspace:
 
     cdef readonly object positions_array, distances_array
     cdef list arrays
-    cdef int64_t wanted_cells, wanted
+    cdef int64_t breadth, wanted
     cdef int64_t* cells
     cdef int64_t* positions
     cdef int64_t* hits
@@ -466,17 +553,28 @@ cdef class Workspace:
     cdef uint16_t* all_distances
     cdef uint16_t* distances
     cdef float* scores
+    cdef uint64_t* marks
+    cdef object marks_array
 
-    def __init__(self, SegmentView segment, int64_t cells, int64_t candidates):
+    def __init__(self, SegmentView segment, int64_t breadth, int64_t candidates):
         cdef int64_t[::1] i8
         cdef uint64_t[::1] u8
         cdef uint16_t[::1] u2
         cdef float[::1] f4
-        self.wanted_cells = min(cells, segment.tests.cells)
+        # With postings, cells are points, and any number of them may share a bucket.
+        cdef bint by_postings = segment.tables.tables > 0
+        cdef int64_t most = segment.points if by_postings else min(breadth, segment.tests.cells)
+        self.breadth = min(breadth, segment.tables.tables) if by_postings else most
         self.wanted = max(1, min(candidates, segment.points))
-        cdef int64_t scanned = max(1, min(self.wanted_cells * segment.group_size, segment.points))
+        cdef int64_t scanned = max(1, min(most * segment.group_size, segment.points))
         self.arrays = []
-        i8 = self._new(self.wanted_cells + 1, np.int64); self.cells = &i8[0]
+        if by_postings:
+            try:
+                self.marks_array = segment.idle_marks.pop()
+            except IndexError:
+                self.marks_array = np.zeros(1 + postings_marks(segment.points), np.uint64)
+            u8 = self.marks_array; self.marks = &u8[0]
+        i8 = self._new(most + 1, np.int64); self.cells = &i8[0]
         i8 = self.positions_array = self._new(self.wanted, np.int64); self.positions = &i8[0]
         i8 = self._new(self.wanted, np.int64); self.hits = &i8[0]
         u8 = self._new(1 + group_scratch(segment.tests.stride, segment.tests.tables), np.uint64)
@@ -492,16 +590,26 @@ cdef class Workspace:
 
     cdef int64_t scan(self, SegmentView segment, const uint32_t* keys,
                       const uint8_t* sketch) noexcept nogil:
-        """Positions of the best candidates by group test, then sketch; returns how many."""
+        """Positions of the best candidates by selector, then sketch; returns how many."""
         cdef int64_t cells
         if segment.points == 0:
             return 0
-        cells = _kernels.group_query(segment.tests, keys, self.wanted_cells, self.counts, self.cells)
+        if segment.tables.tables:
+            cells = postings_query(
+                segment.tables, keys, <int32_t>self.breadth, self.marks, self.cells)
+        else:
+            cells = _kernels.group_query(
+                segment.tests, keys, self.breadth, self.counts, self.cells)
         return _kernels.sketch_scan(
             &segment.sketches[0, 0], segment.sketches.shape[1], sketch, self.cells, cells,
             segment.group_size, segment.points,
             &segment.dead[0] if segment.dead is not None else NULL, self.wanted,
             self.all_distances, self.positions, self.distances)
+
+    def done(self, SegmentView segment):
+        """Leave the marks, which are clear again, to the next search."""
+        if self.marks_array is not None:
+            segment.idle_marks.append(self.marks_array)
 
     cdef Candidates ranked(self, SegmentView segment, int64_t found, const float[::1] highest,
                            int64_t k, float min_score) noexcept nogil:
@@ -515,6 +623,84 @@ cdef class Workspace:
         candidates.k = k
         candidates.min_score = min_score
         return candidates
+
+
+# --- the paper's own decode ----------------------------------------------------------------------
+
+
+def insert_into_rows(uint8_t[:, :, ::1] bitmaps not None, const uint32_t[:, ::1] keys not None,
+                     const uint32_t[:, ::1] cells not None):
+    """Set the bits of points with these keys (n, tables) in these cells (n, rows)."""
+    cdef int32_t range_bits = _range_bits(bitmaps.shape[1])
+    if bitmaps.shape[0] != keys.shape[1] or keys.shape[0] != cells.shape[0]:
+        raise ValueError("one key for each table, and cells for each point")
+    if np.any(np.asarray(cells) >= bitmaps.shape[2] * 8):
+        raise ValueError("a cell that the bitmaps have no bit for")
+    if keys.shape[0] and keys.shape[1] and cells.shape[1]:
+        with nogil:
+            paper_insert(&bitmaps[0, 0, 0], bitmaps.shape[2], range_bits,
+                         <int32_t>bitmaps.shape[0], &keys[0, 0], &cells[0, 0], cells.shape[1],
+                         keys.shape[0])
+
+
+def paper_search(const uint8_t[:, :, ::1] bitmaps not None, const uint32_t[:, ::1] keys not None,
+                 int32_t rows, const int64_t[::1] first not None,
+                 const uint32_t[::1] members not None, const uint8_t[::1] dead not None,
+                 int64_t k):
+    """Points that are met in all rows, cells visited by falling count: the paper's decode.
+
+    bitmaps      uint8 (tables, 1 << range bits, stride), over the cells of all rows
+    keys         uint32 (q, tables)
+    first        int64 (cells + 1,); cell c holds members[first[c]:first[c + 1]]
+    dead         bit set of removed points
+
+    Returns positions int64 (q, k), -1 after the last, and uint16 (q, k), the tests passed by the
+    last cell in which each was met.
+    """
+    cdef GroupTests tests
+    cdef PaperCells cells
+    cdef PaperScratch scratch
+    cdef int64_t q, i, found, queries = keys.shape[0], points = dead.shape[0] * 8
+    tests.bitmaps = &bitmaps[0, 0, 0]
+    tests.stride = bitmaps.shape[2]
+    tests.cells = cells.cells = first.shape[0] - 1
+    tests.tables = <int32_t>bitmaps.shape[0]
+    tests.range_bits = _range_bits(bitmaps.shape[1])
+    tests.group_size = 1
+    if tests.stride % STRIDE_ALIGNMENT or not 0 <= tests.cells <= tests.stride * 8:
+        raise ValueError("bitmaps must be aligned, with a bit for each cell")
+    if not 1 <= tests.tables <= 65535 or keys.shape[1] != tests.tables:
+        raise ValueError("one key for each table, at most 65535")
+    if not 1 <= rows <= 255 or k < 1:
+        raise ValueError("rows must be from 1 to 255, k positive")
+    if first[0] != 0 or first[tests.cells] != members.shape[0]:
+        raise ValueError("first must begin with 0 and end with len(members)")
+    if np.any(np.diff(np.asarray(first)) < 0) or np.any(np.asarray(members) >= points):
+        raise ValueError("first must not fall, members must be positions within dead")
+    cells.first = &first[0]
+    cells.members = &members[0] if members.shape[0] else NULL
+    cells.dead = &dead[0] if dead.shape[0] else NULL
+    cells.rows = rows
+    cdef int64_t[::1] order = np.empty(tests.cells + 1, np.int64)
+    cdef int64_t[::1] histogram = np.empty(tests.tables + 1, np.int64)
+    cdef uint8_t[::1] met = np.zeros(points + 1, np.uint8)
+    cdef uint16_t[::1] counts = np.empty(tests.cells + 1, np.uint16)
+    cdef uint64_t[::1] planes = np.empty(1 + group_scratch(tests.stride, tests.tables), np.uint64)
+    cdef int64_t[::1] hits = np.empty(k, np.int64)
+    cdef uint16_t[::1] passed = np.empty(k, np.uint16)
+    scratch.order, scratch.histogram, scratch.met = &order[0], &histogram[0], &met[0]
+    positions_out = np.full((queries, k), -1, np.int64)
+    passed_out = np.zeros((queries, k), np.uint16)
+    cdef int64_t[:, ::1] positions_view = positions_out
+    cdef uint16_t[:, ::1] passed_view = passed_out
+    with nogil:
+        for q in range(queries):
+            _kernels.group_counts(tests, &keys[q, 0], &planes[0], &counts[0])
+            found = paper_decode(cells, &counts[0], tests.tables, k, scratch, &hits[0], &passed[0])
+            for i in range(found):
+                positions_view[q, i] = hits[i]
+                passed_view[q, i] = passed[i]
+    return positions_out, passed_out
 
 
 # --- exact search --------------------------------------------------------------------------------

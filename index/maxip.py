@@ -432,6 +432,27 @@ class MaxIPIndex:
         order = np.argsort(ids, kind="stable")
         return ids[order], np.concatenate([block[1] for block in blocks])[order]
 
+    def mean(self) -> npt.NDArray[np.float64]:
+        """Mean of all points, float64 (dim,); zeros if there is none."""
+        total, count = np.zeros(self.dim or 1), 0
+        for _, alive, vectors in self._blocks():
+            total += np.where(alive[:, None], vectors, 0).sum(axis=0, dtype=np.float64)
+            count += int(alive.sum())
+        return np.asarray(total / max(count, 1), np.float64)
+
+    def some_ids(self, count: int, seed: int = 0) -> list[int]:
+        """Up to `count` ids at random, without repeats."""
+        rng = np.random.default_rng(seed)
+        drawn: set[int] = set()
+        blocks = [(ids, alive) for ids, alive, _ in self._blocks()]
+        total = sum(int(alive.sum()) for _, alive in blocks)
+        wanted = np.sort(rng.choice(total, min(count, total), replace=False))
+        for ids, alive in blocks:
+            points = ids[alive]
+            here, wanted = wanted[wanted < len(points)], wanted[wanted >= len(points)] - len(points)
+            drawn.update(points[here].tolist())
+        return sorted(drawn)
+
     def vectors(self, ids: Any) -> FloatArray:
         """Vectors of points by id, float32 (n, dim).
 

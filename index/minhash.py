@@ -94,6 +94,18 @@ class MinHashFamily:
         self._xors = (stream[:-2] & np.uint64(0xFFFFFFFF)).astype(np.uint32)
         self._multipliers = (stream[:-2] >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
 
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What the hashes depend on, as JSON values."""
+        return {
+            "metric": self.metric,
+            "seed": self.seed,
+            "tables": self.tables,
+            "K": self.K,
+            "sketch_bits": self.sketch_bits,
+            "scheme": self.scheme,
+        }
+
     def signatures(self, sets: Any) -> UInt32Array:
         """All MinHash values, uint32 (n, tables * K + sketch_bits); all ones for an empty set."""
         batch = as_set_batch(sets)

@@ -70,6 +70,17 @@ class SignedRandomProjection:
         signs = bits[: rotations * _ROUNDS * padded].astype(np.float32) * 2 - 1
         self._signs = signs.reshape(rotations, _ROUNDS, padded)
 
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What the hashes depend on, as JSON values."""
+        return {
+            "metric": self.metric,
+            "dim": self.dim,
+            "seed": self.seed,
+            "tables": self.tables,
+            "sketch_bits": self.sketch_bits,
+        }
+
     def signs(self, vectors: Any) -> UInt8Array:
         """All sign bits, uint8 (n, bits / 8); bit j is bit j % 8 of byte j / 8, 1 for negative."""
         return _native.signed_projections(as_dense_batch(vectors, self.dim), self._signs, self.bits)

@@ -1,6 +1,7 @@
-"""Segments: where the points of a FLINNG index lie.
+"""Segments: where the points of an index lie.
 
-A segment holds points, their sketches, and the bitmaps of their group tests (csrc/group_test.inl).
+A segment holds points, their sketches, and what selects those that a query is compared with:
+the bitmaps of group tests, or LSH tables (selectors).
 A sealed segment is immutable but for the marks of removed points, and its points lie in an order
 that puts similar ones into the same cell; the mutable segment takes points in order of arrival.
 """
@@ -11,7 +12,8 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +24,8 @@ from .buffers import Column, feature_column
 from .files import Shapes
 from .minhash import MinHashFamily, UInt8Array, UInt32Array
 from .projection import SignedRandomProjection
-from .tuning import Effort, GroupShape
+from .selectors import Arrays, Selector, selector_of, selector_shapes
+from .tuning import Effort, GroupShape, Shape
 
 Family: TypeAlias = MinHashFamily | SignedRandomProjection
 
@@ -57,19 +60,9 @@ class HashedQueries:
         return len(self.keys)
 
 
-Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
-
-
 def zeros(shapes: Shapes) -> Arrays:
     """Arrays of zeros in memory."""
     return {name: np.zeros(shape, dtype) for name, (dtype, shape) in shapes.items()}
-
-
-def bitmaps_shape(points: int, shape: GroupShape, tables: int) -> tuple[int, int, int]:
-    """Shape of the bitmaps for so many points: (tables, 2^r, stride), stride a multiple of 32."""
-    cells = -(-points // shape.group_size)
-    align = _native.STRIDE_ALIGNMENT
-    return tables, 1 << shape.range_bits, -(-cells // (8 * align)) * align
 
 
 def rows_of(features: Batch, rows: Int64Array) -> Batch:
@@ -113,8 +106,8 @@ class JoinedPoints:
         """Features of the points with these numbers over all parts, in this order."""
         owner = np.searchsorted(self._starts, rows, side="right") - 1
         owners = np.unique(owner)
-        if len(owners) == 1:
-            only = int(owners[0])
+        if len(owners) <= 1:
+            only = int(owners[0]) if len(owners) else 0
             return self._parts[only].take(rows - self._starts[only])
         grouped = np.argsort(owner, kind="stable")
         taken = [self._parts[o].take(rows[owner == o] - self._starts[o]) for o in owners]
@@ -143,7 +136,7 @@ class _Survey:
 
 def _survey(points: JoinedPoints, order: Int64Array, family: Family) -> _Survey:
     keys, elements, largest = [], 0, 0
-    for start in range(0, len(order), HASH_BLOCK):
+    for start in range(0, max(1, len(order)), HASH_BLOCK):  # of no points, too
         block = points.take(order[start : start + HASH_BLOCK])
         keys.append(family.similarity_keys(block))  # type: ignore[arg-type]
         if isinstance(block, SetBatch) and len(block.indices):
@@ -154,12 +147,12 @@ def _survey(points: JoinedPoints, order: Int64Array, family: Family) -> _Survey:
 
 
 def _write_block(
-    arrays: Arrays, start: int, block: Batch, family: Family, shape: GroupShape | None
+    arrays: Arrays, start: int, block: Batch, family: Family, selector: Selector | None
 ) -> None:
     stop = start + len(block)
     keys, arrays["sketches"][start:stop] = family.hash(block)
-    if shape is not None:
-        _native.insert_into_groups(arrays["bitmaps"], keys, start, shape.group_size)
+    if selector is not None:
+        selector.insert(keys, start)
     if isinstance(block, SetBatch):
         base = int(arrays["indptr"][start])
         arrays["indptr"][start + 1 : stop + 1] = block.indptr[1:] + base
@@ -174,8 +167,7 @@ class Segment:
     Attributes:
         ids: int64 (n,), in the order of the cells.
         sketches: uint8 (n, sketch bytes).
-        bitmaps: uint8 (tables, 2^r, stride), or None when every query scans all sketches.
-        shape: the groups, or None likewise.
+        selector: chooses candidates, or None when every query scans all sketches.
         sets: (indptr int64 (n + 1,), elements uint32 or uint64), or None.
         vectors: float32 (n, dim), or None.
         dead: uint8 (ceil(n / 8),), a bit for each removed point.
@@ -185,44 +177,42 @@ class Segment:
         self,
         ids: Int64Array,
         sketches: UInt8Array,
-        bitmaps: npt.NDArray[np.uint8] | None,
-        shape: GroupShape | None,
+        selector: Selector | None,
         sets: tuple[Int64Array, npt.NDArray[np.uint32 | np.uint64]] | None,
         vectors: FloatArray | None,
         dead: UInt8Array | None = None,
     ) -> None:
         self.ids = ids
         self.sketches = sketches
-        self.bitmaps = bitmaps
-        self.shape = shape
+        self.selector = selector
         self.sets = sets
         self.vectors = vectors
         self.dead = np.zeros(-(-len(ids) // 8), np.uint8) if dead is None else dead
         self.removed = int(np.bitwise_count(self.dead).sum())
+        self.path: Path | None = None  # the file that the arrays are mapped from, if one
         self._by_id: Int64Array | None = None
+        selected = selector.native() if selector is not None else {}
         self._view = _native.SegmentView(
-            bitmaps,
-            shape.group_size if shape else 1,
-            sketches,
-            ids,
-            len(ids),
-            self.dead,
-            sets,
-            vectors,
+            sketches, ids, len(ids), self.dead, sets, vectors, **selected
         )
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def shape(self) -> Shape | None:
+        """The parameters of the selector, if there is one."""
+        return self.selector.shape if self.selector is not None else None
 
     @classmethod
     def build(
         cls,
         points: Sequence[AlivePoints],
         family: Family,
-        layout: Callable[[int], GroupShape | None],
+        layout: Callable[[int], Shape | None],
         allocate: Callable[[Shapes], Arrays] = zeros,
     ) -> Segment:
-        """Seal points: order them by similarity, hash them, set the bits of their tests.
+        """Seal points: order them by similarity, hash them, fill the selector.
 
         Features are read and written in blocks, so that with arrays in a file a segment may be
         larger than memory.
@@ -230,7 +220,7 @@ class Segment:
         Args:
             points: at least one part; vectors are normalised, for cosine.
             family: hashes of the index.
-            layout: the groups, by the number of points.
+            layout: the selector's shape, by the number of points.
             allocate: makes the segment's arrays, all zeros.
         """
         source = JoinedPoints(points)
@@ -242,9 +232,7 @@ class Segment:
             "ids": (np.int64, (n,)),
             "sketches": (np.uint8, (n, family.sketch_bits // 8)),
             "dead": (np.uint8, (-(-n // 8),)),
-        }
-        if shape is not None:
-            shapes["bitmaps"] = (np.uint8, bitmaps_shape(n, shape, family.tables))
+        } | selector_shapes(n, shape, family.tables)
         if isinstance(family, MinHashFamily):
             shapes["indptr"] = (np.int64, (n + 1,))
             shapes["elements"] = (survey.element_type, (survey.elements,))
@@ -252,31 +240,32 @@ class Segment:
             shapes["vectors"] = (np.float32, (n, family.dim))
         arrays = allocate(shapes)
         arrays["ids"][:] = source.ids[order]
+        group_size = shape.group_size if isinstance(shape, GroupShape) else 0
+        selector = selector_of(arrays, group_size)
         for start in range(0, n, HASH_BLOCK):
             _write_block(
-                arrays, start, source.take(order[start : start + HASH_BLOCK]), family, shape
+                arrays, start, source.take(order[start : start + HASH_BLOCK]), family, selector
             )
-        return cls.of_arrays(arrays, shape.group_size if shape else 0)
+        if selector is not None:
+            selector.finish()
+        return cls.of_arrays(arrays, group_size)
 
     @classmethod
     def of_arrays(cls, arrays: Arrays, group_size: int) -> Segment:
         """The segment whose arrays these are, by name; group_size 0 if it has no bitmaps."""
-        bitmaps = arrays.get("bitmaps")
-        shape = None
-        if bitmaps is not None:
-            shape = GroupShape(group_size, bitmaps.shape[1].bit_length() - 1)
+        selector = selector_of(arrays, group_size)
         sets = (arrays["indptr"], arrays["elements"]) if "indptr" in arrays else None
         vectors = arrays.get("vectors")
         # A copy of `dead`: removals mark it, and the arrays may lie in a file.
         dead = np.array(arrays["dead"])
-        return cls(arrays["ids"], arrays["sketches"], bitmaps, shape, sets, vectors, dead)
+        return cls(arrays["ids"], arrays["sketches"], selector, sets, vectors, dead)
 
     @property
     def arrays(self) -> Arrays:
         """All arrays by name; :meth:`of_arrays` is the inverse."""
         named: Arrays = {"ids": self.ids, "sketches": self.sketches, "dead": self.dead}
-        if self.bitmaps is not None:
-            named["bitmaps"] = self.bitmaps
+        if self.selector is not None:
+            named |= self.selector.arrays
         if self.sets is not None:
             named |= {"indptr": self.sets[0], "elements": self.sets[1]}
         if self.vectors is not None:
@@ -327,12 +316,11 @@ class Segment:
 
     @property
     def nbytes(self) -> dict[str, int]:
-        """Bytes by part: ``"bitmaps"``, ``"sketches"``, ``"ids"`` and ``"features"``."""
+        """Bytes by part: the selector's, ``"sketches"``, ``"ids"`` and ``"features"``."""
         features = self.vectors.nbytes if self.vectors is not None else 0
         if self.sets is not None:
             features = self.sets[0].nbytes + self.sets[1].nbytes
-        return {
-            "bitmaps": self.bitmaps.nbytes if self.bitmaps is not None else 0,
+        return _selector_bytes(self.selector) | {
             "sketches": self.sketches.nbytes,
             "ids": self.ids.nbytes + self.dead.nbytes,
             "features": features,
@@ -342,11 +330,13 @@ class Segment:
 class MutableSegment:
     """Points in order of arrival, searchable at once; an insert sets one bit a table.
 
+    Where the selector of the layout cannot grow, every query scans all sketches.
+
     Args:
         family: hashes of the index.
         capacity: how many points it can take before it must be sealed.
         like: a batch of the kind of features that it will hold.
-        layout: the groups, by the number of points.
+        layout: the selector's shape, by the number of points.
     """
 
     def __init__(
@@ -354,17 +344,18 @@ class MutableSegment:
         family: Family,
         capacity: int,
         like: Batch,
-        layout: Callable[[int], GroupShape | None],
+        layout: Callable[[int], Shape | None],
     ) -> None:
         self.capacity = capacity
-        self.shape = layout(capacity)
         self._family = family
         self._ids = Column(np.int64)
         self._sketches = Column(np.uint8, (family.sketch_bits // 8,))
         self._features = feature_column(like)
-        self.bitmaps: npt.NDArray[np.uint8] | None = None
-        if self.shape is not None:
-            self.bitmaps = np.zeros(bitmaps_shape(capacity, self.shape, family.tables), np.uint8)
+        shape = layout(capacity)
+        self.selector: Selector | None = None
+        if isinstance(shape, GroupShape):
+            arrays = zeros(selector_shapes(capacity, shape, family.tables))
+            self.selector = selector_of(arrays, shape.group_size)
         self.dead = np.zeros(-(-capacity // 8), np.uint8)
         self.removed = 0
         self._places: dict[int, int] = {}
@@ -372,6 +363,11 @@ class MutableSegment:
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    @property
+    def shape(self) -> Shape | None:
+        """The parameters of the selector, if there is one."""
+        return self.selector.shape if self.selector is not None else None
 
     @property
     def ids(self) -> Int64Array:
@@ -385,8 +381,8 @@ class MutableSegment:
         first = len(self)
         self._features.append(features)
         self._sketches.append(sketches)
-        if self.bitmaps is not None and self.shape is not None:
-            _native.insert_into_groups(self.bitmaps, keys, first, self.shape.group_size)
+        if self.selector is not None:
+            self.selector.insert(keys, first)
         self._ids.append(ids)
         self._places.update(zip(ids.tolist(), range(first, first + len(ids)), strict=True))
         self._publish()
@@ -397,14 +393,13 @@ class MutableSegment:
         sets = (features.indptr, features.indices) if isinstance(features, SetBatch) else None
         vectors = None if isinstance(features, SetBatch) else features
         self._view = _native.SegmentView(
-            self.bitmaps,
-            self.shape.group_size if self.shape else 1,
             self._sketches.snapshot(),
             self._ids.snapshot(),
             len(self._ids),
             self.dead,
             sets,
             vectors,
+            **(self.selector.native() if self.selector is not None else {}),
         )
 
     def search(
@@ -435,12 +430,17 @@ class MutableSegment:
     @property
     def nbytes(self) -> dict[str, int]:
         """See :attr:`Segment.nbytes`."""
-        return {
-            "bitmaps": self.bitmaps.nbytes if self.bitmaps is not None else 0,
+        return _selector_bytes(self.selector) | {
             "sketches": self._sketches.nbytes,
             "ids": self._ids.nbytes + self.dead.nbytes,
             "features": self._features.nbytes,
         }
+
+
+def _selector_bytes(selector: Selector | None) -> dict[str, int]:
+    if selector is None:
+        return {}
+    return {selector.part: sum(array.nbytes for array in selector.arrays.values())}
 
 
 def _search(
@@ -455,7 +455,7 @@ def _search(
             features.indptr,
             features.indices,
             SALT,
-            effort.cells,
+            effort.breadth,
             candidates,
             k,
             min_score,
@@ -465,7 +465,7 @@ def _search(
         queries.keys,
         queries.sketches,
         features,
-        effort.cells,
+        effort.breadth,
         candidates,
         k,
         min_score,

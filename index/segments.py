@@ -15,8 +15,10 @@ a time; :meth:`Merge.build`, which takes the time, may run beside it, and search
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -31,10 +33,11 @@ from .segment import (
     MutableSegment,
     Segment,
 )
-from .tuning import GroupShape
+from .segment_files import write_segment
+from .tuning import Shape
 
-Layout: TypeAlias = Callable[[int], GroupShape | None]
-"""The groups of a segment of so many points."""
+Layout: TypeAlias = Callable[[int], Shape | None]
+"""The shape of the selector of a segment of so many points; None to scan all sketches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +72,18 @@ class Merge:
     family: Family
     layout: Layout
 
-    def build(self) -> Segment:
-        """The sealed segment of all points that are alive now; takes seconds, holds no lock."""
+    def build(self, path: Path | None = None) -> Segment:
+        """The sealed segment of all points that are alive now; takes seconds, holds no lock.
+
+        Args:
+            path: write the segment into this file and map it; in memory unless given.
+
+        Raises:
+            OSError: the file cannot be written; nothing is left of it.
+        """
         parts = [_alive(source) for source in self.sources]
+        if path is not None:
+            return write_segment(path, parts, self.family, self.layout)
         return Segment.build(parts, self.family, self.layout)
 
 
@@ -89,17 +101,26 @@ class Segments:
 
     Args:
         family: hashes of the index.
-        layout: how many points a cell has, by the size of the segment.
+        layout: the selector's shape, by the size of the segment.
         capacity: points of a mutable segment.
         settle: merge within :meth:`append`; otherwise whoever calls :meth:`next_merge` does it.
+        directory: where merges of :meth:`append` and :meth:`compact` put sealed segments, mapped
+            from files that go when they are not used any more; in memory unless given.
     """
 
     def __init__(
-        self, family: Family, layout: Layout, capacity: int, *, settle: bool = True
+        self,
+        family: Family,
+        layout: Layout,
+        capacity: int,
+        *,
+        settle: bool = True,
+        directory: Path | None = None,
     ) -> None:
         self.family = family
         self.capacity = capacity
         self.settles = settle
+        self._directory = directory
         self._layout = layout
         self._state = _State()
 
@@ -159,6 +180,12 @@ class Segments:
             self._state = _State(state.sealed, (*state.frozen, active), None)
         return stop
 
+    def freeze(self) -> None:
+        """Let no more points into the mutable segment, so that it will be sealed."""
+        state = self._state
+        if state.active is not None and len(state.active):
+            self._state = _State(state.sealed, (*state.frozen, state.active), None)
+
     def remove(self, ids: Int64Array) -> int:
         """Mark points as removed; the number of those that were present. ids: without repeats."""
         return sum(len(segment.remove(ids)) for segment in self.searchable())
@@ -176,7 +203,15 @@ class Segments:
     def settle(self) -> None:
         """Make all merges that are due, now."""
         while (merge := self.next_merge()) is not None:
-            self.finish(merge, merge.build())
+            self.finish(merge, self._build(merge))
+
+    def _build(self, merge: Merge) -> Segment:
+        if self._directory is None:
+            return merge.build()
+        segment = merge.build(self._directory / f"segment-{secrets.token_hex(8)}.closeby")
+        assert segment.path is not None
+        segment.path.unlink()  # the mapping keeps it until the segment is gone
+        return segment
 
     def next_merge(self) -> Merge | None:
         """What to merge next, if anything: towards the binary digits of the capacities taken."""
@@ -218,7 +253,8 @@ class Segments:
         sealed += [s for s in state.sealed if id(s) not in gone]
         sealed.sort(key=lambda s: -s.chunks)
         frozen = tuple(f for f in state.frozen if id(f) not in gone)
-        self._state = _State(tuple(sealed), frozen, state.active)
+        active = None if id(state.active) in gone else state.active
+        self._state = _State(tuple(sealed), frozen, active)
 
     def compact(self) -> None:
         """Merge everything into one sealed segment: fastest queries, removed points dropped."""
@@ -229,9 +265,7 @@ class Segments:
             return
         chunks = 1 << (sum(map(_chunks, sources)) - 1).bit_length()
         merge = Merge(sources, chunks, self.family, self._layout)
-        segment = merge.build()
-        self._state = _State(state.sealed, state.frozen, None) if active else state
-        self.finish(merge, segment)
+        self.finish(merge, self._build(merge))
 
 
 def _digits(total: int) -> list[int]:

@@ -19,8 +19,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-
-import numpy as np
+from typing import TypeAlias
 
 from .errors import InvalidInputError
 
@@ -57,10 +56,25 @@ class GroupShape:
 
 
 @dataclass(frozen=True)
-class Effort:
-    """What one query may look at in one segment: so many cells, so many exact comparisons."""
+class PostingsShape:
+    """How the points of one segment are hashed into LSH tables: 2^r buckets a table."""
 
-    cells: int
+    range_bits: int
+
+
+Shape: TypeAlias = GroupShape | PostingsShape
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What one query may look at in one segment.
+
+    Attributes:
+        breadth: cells of the group tests, or tables of the postings.
+        candidates: points that are compared exactly.
+    """
+
+    breadth: int
     candidates: int
 
 
@@ -83,7 +97,10 @@ def check_target(target_recall: float) -> float:
     Raises:
         InvalidInputError: it is not a number between .5 and .9999.
     """
-    target = float(target_recall)
+    try:
+        target = float(target_recall)
+    except (TypeError, ValueError):
+        target = math.nan
     if not MIN_TARGET <= target <= MAX_TARGET:
         raise InvalidInputError(
             f"target_recall must be between {MIN_TARGET} and {MAX_TARGET}; "
@@ -110,8 +127,11 @@ def recall_of(points: int, shape: GroupShape, tables: int, s: float, cells: int)
     f = shape.chance
     q = s + (1 - s) * f
     z_n = _NORMAL.inv_cdf(1 - share)
-    z_m = (math.sqrt(tables) * s * (1 - f) - z_n * math.sqrt(f * (1 - f))) / math.sqrt(q * (1 - q))
-    return float(_NORMAL.cdf(z_m)) if np.isfinite(z_m) else 1.0
+    ahead = math.sqrt(tables) * s * (1 - f) - z_n * math.sqrt(f * (1 - f))
+    spread = math.sqrt(q * (1 - q))
+    if spread == 0:  # an equal point passes every test
+        return 1.0 if ahead > 0 else 0.0
+    return _NORMAL.cdf(ahead / spread)
 
 
 def tables_for(points: int, s: float, target_recall: float) -> int:
@@ -128,5 +148,8 @@ def tables_for(points: int, s: float, target_recall: float) -> int:
         wanted = 8 * math.ceil(max(1.0, root) ** 2 / 8)
         if wanted == tables:
             break
-        tables = wanted
+        tables, before = wanted, tables
+    else:
+        # Range bits come whole, so two numbers may each ask for the other: the larger is enough.
+        tables = max(tables, before)
     return tables

@@ -200,7 +200,7 @@ class Points:
             "sets": (indptr, indices),
             "vectors": None,
         } | changed
-        return _native.SegmentView(*parts.values())
+        return _native.SegmentView(**parts)
 
     def cells(self, query: np.ndarray, want: int) -> list[int]:
         counts = oracle.cell_counts(self.keys, query, self.range_bits, self.group_size)
@@ -418,6 +418,35 @@ def test_ranking_stops_where_no_candidate_can_be_a_hit() -> None:
     assert (ids == -1).all()
 
 
+@pytest.mark.parametrize("size", [100, 10_000])
+@pytest.mark.parametrize("shift", [0, 8, 24, 40, 50])
+@pytest.mark.parametrize("salt", [0, 3])
+def test_elements_of_any_pattern_find_a_place(size: int, shift: int, salt: int) -> None:
+    """Every element has two places, and a table that cannot hold them all is made anew: for ever,
+    if elements that share their low bits had too few places to choose from."""
+    indptr = np.int64([0, size])
+    only = np.int64([0])
+    dense = np.arange(size, dtype=np.uint64) << np.uint64(shift)
+    spread = np.sort(rng(1).choice(2**14, size, replace=False)).astype(np.uint64)
+    for elements in (dense, spread << np.uint64(shift), dense + np.uint64(2**32 - 1)):
+        assert _native.jaccard_of_rows(indptr, elements, only, elements, salt)[0] == 1
+
+
+@given(some_sets, some_sets, seeds)
+@settings(max_examples=80)
+def test_jaccard_of_all(sets: list[set[int]], queries: list[set[int]], salt: int) -> None:
+    got = _native.jaccard_of_all(*csr(sets), *csr(queries), salt)
+    assert got.shape == (len(queries), len(sets))
+    assert got.tolist() == [[float(oracle.jaccard(s, query)) for s in sets] for query in queries]
+
+
+def test_jaccard_of_all_with_elements_that_many_queries_share() -> None:
+    random = rng(3)
+    sets = [set(random.integers(0, 300, 60).tolist()) | {HUGE} for _ in range(40)]
+    got = _native.jaccard_of_all(*csr(sets), *csr(sets[:30]), 12)
+    assert got.tolist() == [[float(oracle.jaccard(a, b)) for b in sets] for a in sets[:30]]
+
+
 @given(
     n=st.integers(0, 40),
     dim=st.integers(1, 70),
@@ -575,6 +604,10 @@ def test_offsets_that_do_not_fit_are_refused(pair: Any) -> None:
         _native.minhash_by_one_permutation(*pair, 4, 0)
     with pytest.raises(REFUSED):
         _native.sort_unique(*pair)
+    with pytest.raises(REFUSED):
+        _native.jaccard_of_all(*pair, *CSR, 0)
+    with pytest.raises(REFUSED):
+        _native.jaccard_of_all(*CSR, *pair, 0)
     with pytest.raises(REFUSED):
         POINTS.view().search_sets(
             POINTS.queries[:2], POINTS.query_sketches[:2], *pair, 0, 1, 1, 1, 0.0, ALL

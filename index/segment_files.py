@@ -1,0 +1,80 @@
+"""Sealed segments in files of their own: written piece by piece, then mapped.
+
+A segment file is a file of arrays (``files``) of kind ``segment``: the arrays of one
+:class:`~closeby.index.segment.Segment`, and in its header what they were hashed with. Marks of
+points that were removed later are not written back: whoever keeps segment files keeps those too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .errors import CorruptFileError
+from .files import ArrayFileWriter, Shapes, read_arrays, unusable_is_corrupt
+from .segment import AlivePoints, Family, Segment
+from .selectors import Arrays
+from .tuning import GroupShape, Shape
+
+KIND = "segment"
+
+
+def write_segment(
+    path: Path,
+    points: Sequence[AlivePoints],
+    family: Family,
+    layout: Callable[[int], Shape | None],
+) -> Segment:
+    """Seal points into a file, which is durable on return, and map it.
+
+    Memory holds a block of points and their sort keys, however many there are.
+
+    Raises:
+        OSError: the file cannot be written; nothing is left of it.
+    """
+    count = sum(len(part.ids) for part in points)
+    shape = layout(count)
+    header = {
+        "index": KIND,
+        "points": count,
+        "group_size": shape.group_size if isinstance(shape, GroupShape) else 0,
+        "family": family.spec,
+    }
+    writer: ArrayFileWriter | None = None
+
+    def allocate(shapes: Shapes) -> Arrays:
+        nonlocal writer
+        writer = ArrayFileWriter(path, header, shapes)
+        return writer.arrays
+
+    try:
+        Segment.build(points, family, layout, allocate)
+        assert writer is not None
+        writer.publish()
+    finally:
+        if writer is not None:
+            writer.__exit__()
+    return open_segment(path, family, verify=False)
+
+
+def open_segment(path: Path, family: Family, *, verify: bool = True) -> Segment:
+    """Map a segment file.
+
+    Args:
+        path: the file; it must stay unchanged while the segment is in use. On Linux it may be
+            unlinked.
+        family: hashes of the index that it belongs to.
+        verify: compare the checksums of all arrays; without it opening takes the same time
+            whatever the size.
+
+    Raises:
+        CorruptFileError: the file is damaged, or was written with other hashes.
+        OSError: it cannot be opened.
+    """
+    header, arrays = read_arrays(path, KIND, verify=verify)
+    with unusable_is_corrupt(path):
+        if header["family"] != family.spec:
+            raise CorruptFileError("the segment was hashed with other parameters", path=str(path))
+        segment = Segment.of_arrays(arrays, header["group_size"])
+    segment.path = path
+    return segment

@@ -1,0 +1,488 @@
+"""What engines over segments share: points in, queries hashed once for all segments, files.
+
+An engine chooses its parameters and says which selectors its segments have (group tests, or LSH
+tables), how far a query looks for a wanted recall, and what it expects of that; the rest is here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from .batches import Batch, FloatArray, Int64Array, SetBatch
+from .engine import Metric, check_batch, check_ids, check_k, check_metric, smallest_hit
+from .errors import InvalidInputError
+from .files import read_arrays, unusable_is_corrupt, write_arrays
+from .minhash import SCHEMES, MinHashFamily, Scheme
+from .projection import SignedRandomProjection
+from .segment import HASH_BLOCK, Family, HashedQueries, MutableSegment, Segment
+from .segment_files import open_segment
+from .segments import Merge, Sealed, Segments, part
+from .selectors import Selector
+from .topk import merge_topk
+from .tuning import Effort, GroupShape, Shape, check_target
+
+DEFAULT_THRESHOLD = {"jaccard": 0.5, "cosine": 0.8}
+DEFAULT_EXPECTED_POINTS = 1_000_000
+MAX_TABLES = 1_024
+MIN_CANDIDATES = 100
+# One-permutation hashing is faster from so many elements a MinHash value on.
+LARGE_SET = 4
+# What the constructor takes by name and a file keeps.
+_OPTIONS = (
+    "target_recall", "threshold", "expected_points", "tables", "K", "sketch_bits", "scheme",
+    "capacity",
+)  # fmt: skip
+
+
+class SegmentedIndex(ABC):
+    """Near neighbours of sets (Jaccard) or vectors (cosine), their points in segments.
+
+    Args: see the engines.
+
+    Attributes:
+        kind: name of the engine.
+        selector_type: what its segments select candidates with.
+        least_tables: fewest tables that may be asked for.
+        key_bits: bits of a key of vectors.
+    """
+
+    kind: ClassVar[str]
+    selector_type: ClassVar[type[Selector]]
+    least_tables: ClassVar[int]
+    key_bits: int = 16
+
+    def __init__(
+        self,
+        metric: Metric,
+        seed: int,
+        *,
+        target_recall: float,
+        threshold: float | None,
+        expected_points: int,
+        tables: int | None,
+        K: int | None,
+        sketch_bits: int,
+        scheme: Scheme | None,
+        capacity: int,
+        settle: bool,
+        directory: str | Path | None,
+    ) -> None:
+        self.metric: Metric = check_metric(metric, ("jaccard", "cosine"))
+        self.seed = int(seed)
+        self.target_recall = check_target(target_recall)
+        self.threshold = DEFAULT_THRESHOLD[metric] if threshold is None else float(threshold)
+        if not 0 < self.threshold <= 1:
+            raise InvalidInputError("threshold must be above 0 and at most 1", field="threshold")
+        least = self.least_tables
+        if tables is not None and not least <= tables <= MAX_TABLES:
+            raise InvalidInputError(
+                f"tables must be from {least} to {MAX_TABLES}", field="tables", limit=MAX_TABLES
+            )
+        if sketch_bits not in (128, 256, 512):
+            raise InvalidInputError("sketch_bits must be 128, 256 or 512", field="sketch_bits")
+        limit = self._hash_limit()
+        if K is not None and not 1 <= K <= limit:
+            raise InvalidInputError(f"K must be from 1 to {limit}", field="K", limit=limit)
+        if capacity < 1 or expected_points < 1:
+            raise InvalidInputError(
+                "capacity and expected_points must be positive", field="capacity"
+            )
+        if scheme is not None and scheme not in SCHEMES:
+            raise InvalidInputError(f"scheme must be one of {', '.join(SCHEMES)}", field="scheme")
+        self.sketch_bits = sketch_bits
+        self.scheme = scheme
+        self.expected_points = int(expected_points)
+        self.capacity = int(capacity)
+        self.K, self.tables = self._plan(
+            None if K is None else int(K), None if tables is None else int(tables)
+        )
+        self._cached_effort = lru_cache(1024)(self._effort_for)
+        self._settle = settle
+        self._directory = Path(directory) if directory is not None else None
+        self.dim: int | None = None
+        self._segments: Segments | None = None
+        self._next_id = 0
+
+    # --- what engines decide ---------------------------------------------------------------------
+
+    def _hash_limit(self) -> int:
+        return 16
+
+    @abstractmethod
+    def _plan(self, K: int | None, tables: int | None) -> tuple[int, int]:
+        """K and m, where they are not given."""
+
+    @abstractmethod
+    def _shape(self, points: int) -> Shape | None:
+        """The selector of a segment of so many points; None to scan all sketches."""
+
+    @abstractmethod
+    def _effort_for(self, points: int, shape: Any, target: float, k: int, sealed: bool) -> Effort:
+        """How far a query looks in a segment of so many points for this recall."""
+
+    @abstractmethod
+    def _recall_for(self, points: int, shape: Any, breadth: int) -> float:
+        """Expected recall of a segment where a query looks so far."""
+
+    @abstractmethod
+    def explain(self) -> dict[str, Any]:
+        """What the index chose and promises, in words and numbers."""
+
+    def __len__(self) -> int:
+        return len(self._segments) if self._segments is not None else 0
+
+    def _searchable(self) -> list[Segment | MutableSegment]:
+        return self._segments.searchable() if self._segments is not None else []
+
+    # --- adding ----------------------------------------------------------------------------------
+
+    def check(self, batch: Any) -> Batch:
+        """The batch as this index stores it; raises what ``add`` would raise."""
+        return check_batch(batch, self.metric, self.dim)
+
+    def add(self, batch: Any, ids: Any = None) -> None:
+        """Add points; a search finds them when this returns.
+
+        Args:
+            batch: n sets, or float32 (n, dim).
+            ids: int64 (n,), new ones; the next free numbers unless given.
+
+        Raises:
+            InvalidInputError: unusable features, or an id that is present or given twice.
+        """
+        features = self.check(batch)
+        new_ids = check_ids(ids, len(features), self._next_id)
+        if not len(features):
+            return
+        segments = self._segments or self._lay_out(features)
+        if ids is not None and self._next_id > int(new_ids.min()):
+            present = segments.first_present(new_ids)
+            if present is not None:
+                raise InvalidInputError(
+                    f"id {present} is in the index already; remove it first", field="ids"
+                )
+        self._next_id = max(self._next_id, int(new_ids.max()) + 1)
+        segments.append(new_ids, features)
+
+    def _lay_out(self, features: Batch) -> Segments:
+        """Choose the hash family by the first points."""
+        family: Family
+        if isinstance(features, SetBatch):
+            if self.scheme is None:
+                values = self.tables * self.K + self.sketch_bits
+                large = int(features.sizes[0]) > LARGE_SET * values
+                self.scheme = "one_permutation" if large else "permutations"
+            family = MinHashFamily(
+                self.seed,
+                tables=self.tables,
+                K=self.K,
+                sketch_bits=self.sketch_bits,
+                scheme=self.scheme,
+            )
+        else:
+            self.dim = features.shape[1]
+            family = SignedRandomProjection(
+                self.dim,
+                self.seed,
+                tables=self.tables,
+                sketch_bits=self.sketch_bits,
+                key_bits=self.key_bits,
+            )
+        self._segments = Segments(
+            family, self._shape, self.capacity, settle=self._settle, directory=self._directory
+        )
+        return self._segments
+
+    # --- sealing beside a writer, see segments.py ------------------------------------------------
+
+    @property
+    def sealed(self) -> tuple[Sealed, ...]:
+        """The sealed segments, largest first."""
+        return self._segments.sealed if self._segments is not None else ()
+
+    def next_merge(self, *, seal_all: bool = False) -> Merge | None:
+        """What to seal or merge next, if anything is due; quick, for the writer.
+
+        Args:
+            seal_all: take the mutable segment too, though it is not full.
+        """
+        if self._segments is None:
+            return None
+        if seal_all:
+            self._segments.freeze()
+        return self._segments.next_merge()
+
+    def finish(self, merge: Merge, segment: Segment) -> None:
+        """Put a built segment in the place of its sources; quick, for the writer."""
+        assert self._segments is not None
+        self._segments.finish(merge, segment)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All that :meth:`restored` needs beside the segments, as JSON values."""
+        options = {name: getattr(self, name) for name in _OPTIONS}
+        fixed = {"metric": self.metric, "seed": self.seed, "dim": self.dim}
+        return options | fixed | {"next_id": self._next_id}
+
+    @classmethod
+    def restored(
+        cls,
+        parameters: dict[str, Any],
+        segments: Sequence[tuple[int, Path]] = (),
+        *,
+        verify: bool = True,
+        settle: bool = True,
+    ) -> Self:
+        """An index over segment files.
+
+        Args:
+            parameters: of the index that wrote them.
+            segments: chunks and path of each file, largest first, as :attr:`sealed` had them.
+            verify: compare all checksums first.
+            settle: see the class.
+
+        Raises:
+            CorruptFileError: a file is damaged, or does not belong to these parameters.
+        """
+        options = {name: parameters[name] for name in _OPTIONS}
+        index = cls(parameters["metric"], parameters["seed"], settle=settle, **options)
+        if segments:
+            laid_out = index._lay_out_again(parameters["dim"])
+            laid_out.restore(
+                [
+                    Sealed(chunks, open_segment(Path(path), laid_out.family, verify=verify))
+                    for chunks, path in segments
+                ]
+            )
+        index._next_id = int(parameters["next_id"])
+        return index
+
+    def _lay_out_again(self, dim: int | None) -> Segments:
+        """Lay out an index whose first points are known to have had these parameters."""
+        if self.metric == "jaccard":
+            return self._lay_out(SetBatch(np.zeros(2, np.int64), np.zeros(0, np.uint64)))
+        return self._lay_out(np.zeros((0, dim or 0), np.float32))
+
+    def compact(self) -> None:
+        """Merge everything into one sealed segment: fastest queries, removed points dropped."""
+        if self._segments is not None:
+            self._segments.compact()
+
+    def remove(self, ids: Any) -> int:
+        """Remove points by id; the number of those that were present."""
+        if self._segments is None:
+            return 0
+        return self._segments.remove(np.unique(np.atleast_1d(np.asarray(ids, np.int64))))
+
+    # --- searching -------------------------------------------------------------------------------
+
+    def hash(self, batch: Any) -> HashedQueries:
+        """Queries with their hashes, for :meth:`search_hashed`; needs at least one point added."""
+        assert self._segments is not None
+        return HashedQueries.of(self.check(batch), self._segments.family)
+
+    def search(
+        self,
+        batch: Any,
+        k: int,
+        threshold: float | None = None,
+        target_recall: float | None = None,
+    ) -> tuple[Int64Array, FloatArray]:
+        """The k most similar points of each query, as far as the selectors find them.
+
+        Args:
+            batch: q sets, or float32 (q, dim).
+            k: hits wanted for each query.
+            threshold: least similarity of a hit.
+            target_recall: looks farther or less far, for these queries.
+
+        Returns:
+            ids int64 (q, k) and exact similarities float32 (q, k) by falling score, then rising
+            id; -1 and NaN after the last hit.
+
+        Raises:
+            InvalidInputError: unusable queries or parameters.
+        """
+        k = check_k(k)
+        features = self.check(batch)
+        floor = smallest_hit(self.metric, threshold)
+        target = self.target_recall if target_recall is None else check_target(target_recall)
+        segments = self._searchable()
+        if not segments:
+            shape = (len(features), k)
+            return np.full(shape, -1, np.int64), np.full(shape, np.nan, np.float32)
+        answers = [
+            self._search_block(
+                part(features, start, start + HASH_BLOCK), segments, k, floor, target
+            )
+            for start in range(0, max(1, len(features)), HASH_BLOCK)
+        ]
+        ids, scores = zip(*answers, strict=True)
+        return np.concatenate(ids), np.concatenate(scores)
+
+    def _search_block(
+        self,
+        features: Batch,
+        segments: list[Segment | MutableSegment],
+        k: int,
+        floor: float,
+        target: float,
+    ) -> tuple[Int64Array, FloatArray]:
+        assert self._segments is not None
+        queries = HashedQueries.of(features, self._segments.family)
+        parts = [
+            segment.search(queries, self._effort(segment, target, k), k, floor)
+            for segment in segments
+        ]
+        return merge_topk(parts, k)
+
+    def _effort(self, segment: Segment | MutableSegment, target: float, k: int) -> Effort:
+        """How far a query looks in one segment for this recall."""
+        if segment.shape is None:
+            return Effort(1, max(MIN_CANDIDATES, 4 * k))
+        sealed = isinstance(segment, Segment)
+        return self._cached_effort(len(segment), segment.shape, target, k, sealed)
+
+    # --- describing ------------------------------------------------------------------------------
+
+    def recall_estimate(self, target_recall: float | None = None) -> float:
+        """Expected share of the neighbours at `threshold` that an answer holds."""
+        target = self.target_recall if target_recall is None else check_target(target_recall)
+        points = max(1, len(self))
+        estimate = 0.0
+        for segment in self._searchable():
+            share = (len(segment) - segment.removed) / points
+            if segment.shape is None:
+                estimate += share
+                continue
+            breadth = self._effort(segment, target, 1).breadth
+            estimate += share * self._recall_for(len(segment), segment.shape, breadth)
+        return min(1.0, estimate) if len(self) else 1.0
+
+    def _explain_choices(self) -> dict[str, Any]:
+        return {
+            "index": self.kind,
+            "metric": self.metric,
+            "points": len(self),
+            "target_recall": self.target_recall,
+            "threshold": self.threshold,
+            "predicted_recall": round(self.recall_estimate(), 4),
+            "tables": self.tables,
+            "K": self.K,
+            "sketch_bits": self.sketch_bits,
+            "scheme": self.scheme,
+            "seed": self.seed,
+            "segments": [self._explain_segment(segment) for segment in self._searchable()],
+            "nbytes": self.nbytes,
+        }
+
+    def _explain_segment(self, segment: Segment | MutableSegment) -> dict[str, Any]:
+        return {
+            "points": len(segment),
+            "removed": segment.removed,
+            "sealed": isinstance(segment, Segment),
+            "candidates": self._effort(segment, self.target_recall, 10).candidates,
+        }
+
+    @property
+    def nbytes(self) -> dict[str, int]:
+        """Bytes by part: the selectors', ``"sketches"``, ``"ids"`` and ``"features"``."""
+        total = {self.selector_type.part: 0, "sketches": 0, "ids": 0, "features": 0}
+        for segment in self._searchable():
+            for name, size in segment.nbytes.items():
+                total[name] += size
+        return total
+
+    # --- files -----------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the index to a file, replacing it atomically.
+
+        The points of the mutable segment are written as they are; loading hashes them again.
+        """
+        arrays: dict[str, np.ndarray[Any, Any]] = {}
+        segments = []
+        sealed = self._segments.sealed if self._segments is not None else ()
+        for number, entry in enumerate(sealed):
+            segment = entry.segment
+            arrays |= {f"{number}.{name}": array for name, array in segment.arrays.items()}
+            group_size = segment.shape.group_size if isinstance(segment.shape, GroupShape) else 0
+            segments.append({"chunks": entry.chunks, "group_size": group_size})
+        unsealed = self._segments.unsealed() if self._segments is not None else None
+        if unsealed is not None:
+            arrays |= {f"mutable.{n}": a for n, a in _feature_arrays(*unsealed).items()}
+        header = {"index": self.kind, **self.parameters, "segments": segments}
+        write_arrays(Path(path), header, arrays)
+
+    @classmethod
+    def load(cls, path: str | Path, *, verify: bool = True) -> Self:
+        """Map an index that :meth:`save` wrote.
+
+        Args:
+            path: the file; it must stay unchanged while the index is in use.
+            verify: compare all checksums first.
+
+        Raises:
+            CorruptFileError: the file is damaged or of another kind.
+        """
+        header, arrays = read_arrays(Path(path), kind=cls.kind, verify=verify)
+        with unusable_is_corrupt(path):
+            return cls._from_file(header, arrays, {name: header[name] for name in _OPTIONS})
+
+    @classmethod
+    def _from_file(
+        cls,
+        header: dict[str, Any],
+        arrays: dict[str, np.ndarray[Any, Any]],
+        parameters: dict[str, Any],
+    ) -> Self:
+        index = cls(header["metric"], header["seed"], **parameters)
+        mutable = {
+            n.removeprefix("mutable."): a for n, a in arrays.items() if n.startswith("mutable.")
+        }
+        if header["segments"] or mutable:
+            index._restore(header, arrays)
+        if mutable:
+            index.add(_features_from(mutable), mutable["ids"])
+        index._next_id = int(header["next_id"])
+        return index
+
+    def _restore(self, header: dict[str, Any], arrays: dict[str, np.ndarray[Any, Any]]) -> None:
+        segments = self._lay_out_again(header["dim"])
+        sealed = []
+        for number, entry in enumerate(header["segments"]):
+            prefix = f"{number}."
+            own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+            segment = Segment.of_arrays(own, entry["group_size"])
+            self._check_segment(segment)
+            sealed.append(Sealed(int(entry["chunks"]), segment))
+        segments.restore(sealed)
+
+    def _check_segment(self, segment: Segment) -> None:
+        """Refuse a segment of a file that this index could not search."""
+        selector = segment.selector
+        if selector is not None and not isinstance(selector, self.selector_type):
+            raise ValueError("a segment is of another kind of index")
+        tables = self.tables if selector is None else selector.tables
+        dim = None if segment.vectors is None else segment.vectors.shape[1]
+        bits = segment.sketches.shape[1] * 8
+        if (tables, bits, dim) != (self.tables, self.sketch_bits, self.dim):
+            raise ValueError("a segment does not fit the parameters of the index")
+
+
+def _feature_arrays(ids: Int64Array, features: Batch) -> dict[str, np.ndarray[Any, Any]]:
+    if isinstance(features, SetBatch):
+        return {"ids": ids, "indptr": features.indptr, "elements": features.indices}
+    return {"ids": ids, "vectors": features}
+
+
+def _features_from(arrays: dict[str, np.ndarray[Any, Any]]) -> Batch:
+    if "vectors" in arrays:
+        return arrays["vectors"]
+    return SetBatch(arrays["indptr"], arrays["elements"].astype(np.uint64))

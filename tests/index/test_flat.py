@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oracle
+import pytest
+from closeby.index import FlatIndex, InvalidInputError, as_set_batch
+from hypothesis import given
+from hypothesis import strategies as st
+
+sets = st.lists(st.sets(st.integers(0, 12), max_size=6), max_size=20)
+
+
+def brute_force(
+    similarities: dict[int, float], k: int, least: float
+) -> tuple[list[int], list[float]]:
+    names, scores = oracle.top(similarities, k, least)
+    fill = k - len(names)
+    return names + [-1] * fill, scores + [float("nan")] * fill
+
+
+@given(sets, sets, st.integers(1, 25), st.sampled_from([None, 0.0, 0.3, 1.0]), st.data())
+def test_sets_are_ranked_by_jaccard_then_id(
+    points: list[set[int]], queries: list[set[int]], k: int, threshold: Any, data: Any
+) -> None:
+    names = data.draw(st.permutations(range(100, 100 + len(points))))
+    removed = data.draw(st.sets(st.sampled_from(names))) if points else set()
+    index = FlatIndex()
+    half = len(points) // 2
+    index.add(points[:half], names[:half])
+    index.add(points[half:], names[half:])
+    assert index.remove(sorted(removed)) == len(removed)
+    assert len(index) == len(points) - len(removed)
+    ids, scores = index.search(queries, k, threshold)
+    assert ids.shape == scores.shape == (len(queries), k)
+    assert (ids.dtype, scores.dtype) == (np.int64, np.float32)
+    for row, query in enumerate(queries):
+        exact = {
+            name: float(oracle.jaccard(s, query))
+            for name, s in zip(names, points, strict=True)
+            if name not in removed
+        }
+        # A point that shares nothing is no neighbour, whatever the threshold.
+        least = max(float(np.float32(threshold or 0)), 1e-30)
+        expected_ids, expected = brute_force(exact, k, least)
+        assert ids[row].tolist() == expected_ids
+        np.testing.assert_array_equal(scores[row], np.float32(expected))
+
+
+@pytest.mark.parametrize("metric", ["cosine", "ip"])
+def test_vectors_are_ranked_by_cosine_or_inner_product(metric: Any) -> None:
+    random = np.random.default_rng(5)
+    points, queries = random.standard_normal((300, 20)), random.standard_normal((40, 20))
+    index = FlatIndex(metric)
+    index.add(points[:100])
+    index.add(points[100:])
+    index.remove(range(0, 300, 7))
+    exact = queries @ points.T
+    if metric == "cosine":
+        norms = np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(points, axis=1)
+        exact = exact / norms
+    exact[:, ::7] = -np.inf
+    expected = np.argsort(-exact, axis=1)[:, :10]
+    ids, scores = index.search(queries, 10)
+    np.testing.assert_array_equal(ids, expected)
+    np.testing.assert_allclose(
+        scores, np.take_along_axis(exact, expected, axis=1), rtol=1e-5, atol=1e-5
+    )
+    least = float(scores[0, 4] + scores[0, 5]) / 2
+    above, _ = index.search(queries[:1], 10, least)
+    assert above[0].tolist() == [*ids[0, :5], *[-1] * 5]
+
+
+def test_negative_similarities_are_hits_of_vectors() -> None:
+    for metric in ("cosine", "ip"):
+        index = FlatIndex(metric)  # type: ignore[arg-type]
+        index.add([[1.0, 0.0], [-2.0, 0.0]])
+        ids, _ = index.search([[-1.0, 0.0]], 3)
+        assert ids.tolist() == [[1, 0, -1]]
+
+
+def test_equal_scores_go_by_id() -> None:
+    index = FlatIndex("ip")
+    index.add(np.ones((5, 3)), [9, 3, 7, 1, 5])
+    assert index.search(np.ones((1, 3)), 3)[0].tolist() == [[1, 3, 5]]
+    jaccard = FlatIndex()
+    jaccard.add([[1, 2]] * 5, [9, 3, 7, 1, 5])
+    assert jaccard.search([[1, 2]], 3)[0].tolist() == [[1, 3, 5]]
+
+
+def test_cosine_of_vectors_of_any_length() -> None:
+    index = FlatIndex("cosine")
+    index.add([[1e-30, 1e-30], [3e38, 3e38], [1e-44, 0.0]])
+    _, scores = index.search([[5.0, 5.0]], 2)
+    np.testing.assert_allclose(scores, 1, rtol=1e-6)
+    ids, scores = index.search([[1e38, 0.0]], 1)
+    assert ids.tolist() == [[2]]
+    assert scores[0, 0] == 1
+
+
+def test_ids_are_numbers_of_arrival_unless_given() -> None:
+    index = FlatIndex()
+    index.add([[1], [2]])
+    index.add([[3]], [10])
+    index.add([[4], [5]])
+    assert index.search([[4], [5], [3]], 1)[0].ravel().tolist() == [11, 12, 10]
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [[0, 0], [1], [[0, 1]], [-1, 2], [0.0, 1.0], ["a", "b"], [2**63, 1], [True, False], [None, 1]],
+)
+def test_bad_ids_are_refused_and_change_nothing(ids: Any) -> None:
+    index = FlatIndex()
+    with pytest.raises(InvalidInputError) as caught:
+        index.add([[1], [2]], ids)
+    assert caught.value.field == "ids"
+    assert len(index) == 0
+
+
+def test_ids_that_are_present_are_refused_until_removed() -> None:
+    index = FlatIndex()
+    index.add([[1]], [5])
+    with pytest.raises(InvalidInputError, match="id 5 is in the index"):
+        index.add([[2], [3]], [4, 5])
+    assert len(index) == 1
+    assert index.remove([5, 5, 6]) == 1
+    assert index.remove(5) == 0
+    index.add([[2]], [5])
+    assert index.search([[1], [2]], 1)[0].tolist() == [[-1], [5]]
+
+
+@pytest.mark.parametrize("metric", ["jaccard", "cosine", "ip"])
+def test_an_empty_index_and_no_queries(metric: Any, tmp_path: Path) -> None:
+    index = FlatIndex(metric)
+    query = [[1, 2]] if metric == "jaccard" else [[1.0, 2.0]]
+    none = [] if metric == "jaccard" else np.zeros((0, 2), np.float32)
+    index.add(none)
+    index.save(tmp_path / "empty")
+    for empty in (index, FlatIndex.load(tmp_path / "empty")):
+        ids, scores = empty.search(query, 3)
+        assert ids.tolist() == [[-1, -1, -1]]
+        assert np.isnan(scores).all()
+        assert len(empty) == 0
+        assert empty.remove([1]) == 0
+    index.add(query)
+    assert index.search(none, 3)[0].shape == (0, 3)
+    index.remove([0])
+    assert index.search(query, 3)[0].tolist() == [[-1, -1, -1]]
+
+
+def test_unusable_input_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="metric"):
+        FlatIndex("hamming")  # type: ignore[arg-type]
+    index = FlatIndex("cosine")
+    with pytest.raises(InvalidInputError, match="no direction"):
+        index.add([[1.0, 2.0], [0.0, 0.0]])
+    index.add([[1.0, 2.0]])
+    for vectors in ([[1.0]], [[1.0, 2.0, 3.0]], [[np.nan, 1.0]], [[0.0, 0.0]]):
+        with pytest.raises(InvalidInputError):
+            index.search(vectors, 1)
+        with pytest.raises(InvalidInputError):
+            index.add(vectors)
+    for k in (0, -1, 1.5, True, None, "3"):
+        with pytest.raises(InvalidInputError):
+            index.search([[1.0, 2.0]], k)  # type: ignore[arg-type]
+    for threshold in (np.nan, np.inf, True):
+        with pytest.raises(InvalidInputError):
+            index.search([[1.0, 2.0]], 1, threshold)
+    assert len(index) == 1
+
+
+@pytest.mark.parametrize("metric", ["jaccard", "cosine", "ip"])
+def test_a_file_holds_what_is_not_removed(metric: Any, tmp_path: Path) -> None:
+    random = np.random.default_rng(6)
+    points: Any = random.standard_normal((50, 9)).astype(np.float32)
+    if metric == "jaccard":
+        points = as_set_batch(list(random.integers(0, 40, (50, 9))))
+    index = FlatIndex(metric)
+    index.add(points, np.arange(50) * 2 + 1)
+    index.remove([1, 99, 51])
+    index.save(tmp_path / "file")
+    loaded = FlatIndex.load(tmp_path / "file")
+    ids, scores = loaded.search(points, 60)
+    expected_ids, expected = index.search(points, 60)
+    np.testing.assert_array_equal(ids, expected_ids)
+    # The matrix product rounds by the shape of the matrix, which has no removed points any more.
+    tolerance = 0 if metric == "jaccard" else 3e-6
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=tolerance)
+    assert loaded.nbytes.keys() == {"ids", "features"}
+    assert loaded.explain()["points"] == 47
+    assert loaded.recall_estimate() == 1
+
+
+def test_searches_while_points_come_and_go() -> None:
+    """A search sees a state that was complete: hits with the right scores, none removed before."""
+    index = FlatIndex()
+    index.add([[0, 1, 2, 3]], [0])
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def read() -> None:
+        try:
+            while not done.is_set():
+                ids, scores = index.search([[0, 1, 2, 3]], 5)
+                assert ids[0, 0] == 0
+                assert scores[0, 0] == 1
+                assert set(scores[0, 1:][ids[0, 1:] >= 0].tolist()) <= {np.float32(3 / 5)}
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for i in range(1, 1500):
+        index.add([[0, 1, 2, 10 + i]], [i])
+        if i % 3 == 0:
+            index.remove([i - 1])
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures[0]
