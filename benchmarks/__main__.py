@@ -49,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--work", type=Path, default=HERE.parent / "build" / "benchmarks")
     draw = commands.add_parser("draw", help="write tables and plots of result files anew")
     draw.add_argument("results", nargs="+", type=Path)
+    page = commands.add_parser("page", help="write the measured part of docs/benchmarks.md anew")
+    page.add_argument("--page", type=Path, default=HERE.parent / "docs" / "benchmarks.md")
+    page.add_argument("--results", type=Path, default=HERE / "results")
     options = parser.parse_args(arguments)
     try:
         return _COMMANDS[options.command](options)
@@ -129,7 +132,20 @@ def _draw(options: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"compare": _compare, "scale": _scale, "stages": _stages, "draw": _draw}
+def _page(options: argparse.Namespace) -> int:
+    from . import page
+
+    page.write(options.page, options.results)
+    return 0
+
+
+_COMMANDS = {
+    "compare": _compare,
+    "scale": _scale,
+    "stages": _stages,
+    "draw": _draw,
+    "page": _page,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -63,7 +63,7 @@ def for_sets(points: int, quick: bool, authors: str | None) -> list[Plan]:
         Plan("rensa LSH", {"bands": 25, "num_perm": 125}),
         Plan("rensa LSH", {"bands": 42, "num_perm": 126}),
     ]
-    if points <= 60_000:
+    if points <= 30_000:
         wider = {"M": 32, "ef_construction": 400}
         plans.append(Plan("nmslib HNSW", wider, _sweep(ef=(50, 100, 200, 400, 800))))
     if authors is not None:

@@ -44,7 +44,7 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         "µs a query, of processor time, queries asked together; — where no setting reaches it.",
         "",
-        *_summary(result),
+        *summary(result),
         "",
         "## Every setting",
         "",
@@ -79,7 +79,8 @@ def index_bytes(record: dict[str, Any]) -> int | None:
     return sum(parts.values()) if parts else None
 
 
-def _summary(result: dict[str, Any]) -> list[str]:
+def summary(result: dict[str, Any]) -> list[str]:
+    """The table of the fastest settings at equal recall: Markdown lines."""
     head = ["subject", *(f"{measure} ≥ {least:g}" for measure, least, _ in GOALS)]
     head += ["build µs/point", "index B/point", "resident B/point"]
     points = result["dataset"]["points"]
