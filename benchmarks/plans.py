@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+# Above it, nmslib takes many minutes to build.
+NMSLIB_POINTS = 250_000
 TARGETS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
 
 
@@ -32,7 +34,8 @@ def _sweep(**values: tuple[Any, ...]) -> list[dict[str, Any]]:
 def _ours(quick: bool) -> list[Plan]:
     targets = (0.95,) if quick else (0.9, 0.95, 0.99)
     settings = _sweep(target_recall=(0.8, 0.95) if quick else TARGETS)
-    return [Plan("closeby", {"target_recall": target}, settings) for target in targets]
+    plans = [Plan("closeby", {"target_recall": target}, settings) for target in targets]
+    return plans if quick else [*plans, Plan("closeby LSH", {"target_recall": 0.95}, settings)]
 
 
 def for_sets(points: int, quick: bool, authors: str | None) -> list[Plan]:
@@ -57,15 +60,16 @@ def for_sets(points: int, quick: bool, authors: str | None) -> list[Plan]:
             {"M": 32, "ef_construction": 200},
             _sweep(ef=(128, 512, 2048), candidates=rerank),
         ),
-        Plan("nmslib HNSW", {"M": 16, "ef_construction": 100}, _sweep(ef=(20, 50, 100, 200, 400))),
         Plan("datasketch LSH", {"threshold": 0.5, "num_perm": 128}),
         Plan("datasketch LSH", {"threshold": 0.4, "num_perm": 128}),
         Plan("rensa LSH", {"bands": 25, "num_perm": 125}),
         Plan("rensa LSH", {"bands": 42, "num_perm": 126}),
     ]
-    if points <= 30_000:
-        wider = {"M": 32, "ef_construction": 400}
-        plans.append(Plan("nmslib HNSW", wider, _sweep(ef=(50, 100, 200, 400, 800))))
+    if points <= NMSLIB_POINTS:
+        plans += [
+            Plan("nmslib HNSW", {"M": M, "ef_construction": ef}, _sweep(ef=(20, 50, 100, 200, 400)))
+            for M, ef in ((16, 100), (32, 200))
+        ]
     if authors is not None:
         plans += _authors(points, authors)
     return plans

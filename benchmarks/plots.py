@@ -21,6 +21,7 @@ PANELS = (
 )
 COLOURS = {
     "closeby": "#d62728",
+    "closeby LSH": "#17becf",
     "closeby exact": "#555555",
     "FAISS binary flat": "#8c564b",
     "FAISS binary IVF": "#e377c2",

@@ -6,6 +6,7 @@ Engines that are not installed are left out of a run; ``available`` says which a
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from .protocol import Subject
@@ -13,6 +14,7 @@ from .protocol import Subject
 # Name in results: module and class here, and the package that must be there.
 _SUBJECTS = {
     "closeby": ("ours", "Flinng", "closeby"),
+    "closeby LSH": ("ours", "Lsh", "closeby.index.lsh"),
     "closeby exact": ("ours", "Flat", "closeby"),
     "FAISS binary flat": ("faiss_binary", "BinaryFlat", "faiss"),
     "FAISS binary IVF": ("faiss_binary", "BinaryIvf", "faiss"),
@@ -29,11 +31,7 @@ _SUBJECTS = {
 
 def available(name: str) -> bool:
     """Whether the package that a subject needs is installed."""
-    try:
-        import_module(_SUBJECTS[name][2])
-    except ImportError:
-        return False
-    return True
+    return find_spec(_SUBJECTS[name][2]) is not None
 
 
 def subject_from(name: str, metric: str, seed: int, build: dict[str, Any]) -> Subject:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from closeby.index import FlatIndex, FlinngIndex
+import numpy as np
+from closeby import index as closeby
 
 from .protocol import Int64Array, Subject
 
@@ -12,31 +13,36 @@ from .protocol import Int64Array, Subject
 class Flinng(Subject):
     """Group tests, sketches and exact re-rank; parameters are those of ``FlinngIndex``."""
 
+    engine: ClassVar[str] = "FlinngIndex"
+
     def __init__(self, metric: Any, seed: int, **parameters: Any) -> None:
         self._parameters = {"metric": metric, "seed": seed} | parameters
-        self._index: FlinngIndex | None = None
+        self._index: Any = None
 
     def build(self, points: Any) -> None:
         """Add all points and merge them into one segment."""
-        index = FlinngIndex(expected_points=len(points), **self._parameters)
-        index.add(points)
-        index.compact()
-        self._index = index
+        engine = getattr(closeby, self.engine)
+        self._index = engine(expected_points=len(points), **self._parameters)
+        self._index.add(points)
+        self._index.compact()
 
     def search(self, queries: Any, k: int, **setting: Any) -> Int64Array:
         """See :class:`Subject`; the setting is ``target_recall``."""
-        assert self._index is not None
-        return self._index.search(queries, k, **setting)[0]
+        return np.asarray(self._index.search(queries, k, **setting)[0])
 
     def nbytes(self) -> dict[str, int]:
         """See :class:`Subject`."""
-        assert self._index is not None
-        return self._index.nbytes
+        return dict(self._index.nbytes)
 
     def explain(self) -> dict[str, Any]:
         """See :class:`Subject`."""
-        assert self._index is not None
-        return self._index.explain()
+        return dict(self._index.explain())
+
+
+class Lsh(Flinng):
+    """LSH tables with the same sketches and re-rank; parameters are those of ``LshIndex``."""
+
+    engine: ClassVar[str] = "LshIndex"
 
 
 class Flat(Subject):
@@ -44,7 +50,7 @@ class Flat(Subject):
 
     def __init__(self, metric: Any, seed: int) -> None:
         del seed
-        self._index = FlatIndex(metric)
+        self._index = closeby.FlatIndex(metric)
 
     def build(self, points: Any) -> None:
         """See :class:`Subject`."""
