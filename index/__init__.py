@@ -2,6 +2,7 @@
 
     featurizer_from    raw text, sequences or vectors -> features
     FlinngIndex        group tests: sets and vectors at high similarity
+    LshIndex           LSH tables: the same, faster for more memory
     MaxIPIndex         maximum inner product of vectors of any norm
     FlatIndex          exact search, the oracle
 
@@ -20,6 +21,7 @@ from .errors import ClosebyError, CorruptFileError, InvalidInputError, Unsupport
 from .features import Featurizer, featurizer_from
 from .flat import FlatIndex
 from .flinng import FlinngIndex
+from .lsh import LshIndex
 from .maxip import GapAnswer, MaxIPIndex
 from .minhash import MinHashFamily
 from .projection import SignedRandomProjection
@@ -34,6 +36,7 @@ __all__ = [
     "FlinngIndex",
     "GapAnswer",
     "InvalidInputError",
+    "LshIndex",
     "MaxIPIndex",
     "MinHashFamily",
     "SetBatch",

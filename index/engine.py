@@ -107,7 +107,9 @@ def check_ids(ids: Any, count: int, next_id: int) -> Int64Array:
     """
     if ids is None:
         if next_id + count > 1 << 63:
-            raise InvalidInputError("there are no free ids above the highest; give ids", field="ids")
+            raise InvalidInputError(
+                "there are no free ids above the highest; give ids", field="ids"
+            )
         return np.arange(next_id, next_id + count, dtype=np.int64)
     given = np.asarray(ids)
     if given.shape != (count,) or (count and given.dtype.kind not in "iu"):

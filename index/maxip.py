@@ -30,7 +30,7 @@ from .engine import Metric, check_ids, check_k, smallest_hit
 from .errors import CorruptFileError, InvalidInputError
 from .files import read_arrays, write_arrays
 from .maxip_effort import MIN_CANDIDATES, Calibration, calibrate
-from .maxip_lists import CodeSet, Lists, MaxIPEffort
+from .maxip_lists import CodeSet, Lists, MaxIPEffort, longest_norm
 from .topk import merge_topk
 from .tuning import check_target
 
@@ -401,31 +401,46 @@ class MaxIPIndex:
             (int(ids[0, 0]), float(scores[0, 0]), read) if ids[0, 0] >= 0 else (-1, -np.inf, read)
         )
 
-    def exact_best(self, query: FloatArray) -> tuple[int, float]:
-        """Id and score of the best of all points, comparing each; -1 and -inf if there is none."""
-        best = (-1, -np.inf)
-        for ids, alive, vectors in self._blocks():
-            scores = np.where(alive, vectors @ query, -np.inf)
-            at = int(scores.argmax())
-            if scores[at] > best[1] or (scores[at] == best[1] and ids[at] < best[0]):
-                best = (int(ids[at]), float(scores[at]))
-        return best
+    def exact_best(self, query: npt.ArrayLike) -> tuple[int, float]:
+        """Id and score of the best of all points, comparing each; -1 and -inf if there is none.
 
-    def _blocks(self) -> Iterator[tuple[Int64Array, npt.NDArray[np.bool_], FloatArray]]:
-        """All points in blocks: ids, which are alive, vectors."""
+        Scores are compared in float32; all that rounding leaves in doubt, again in float64, so
+        that no point has a higher inner product with `query`, float (dim,), than the one returned.
+        """
+        exact = np.asarray(query, np.float64)
+        rough = exact.astype(np.float32)
+        best, best_id = -np.inf, -1
+        # Most by which a float32 sum of dim products misses, for points and queries of norm 1.
+        doubt = 2 * (len(exact) + 2) * 2.0**-24 * float(np.linalg.norm(exact))
+        for ids, alive, vectors, longest in self._blocks():
+            scores = np.where(alive, vectors @ rough, -np.inf)
+            near = np.flatnonzero(scores >= max(float(scores.max()), best) - 2 * doubt * longest)
+            if not len(near) or not alive[near].any():
+                continue
+            precise = np.where(alive[near], vectors[near].astype(np.float64) @ exact, -np.inf)
+            at = int(np.lexsort((ids[near], -precise))[0])
+            if (precise[at], -ids[near[at]]) > (best, -best_id):
+                best, best_id = float(precise[at]), int(ids[near[at]])
+        return best_id, best
+
+    def _blocks(
+        self,
+    ) -> Iterator[tuple[Int64Array, npt.NDArray[np.bool_], FloatArray, float]]:
+        """All points in blocks: ids, which are alive, vectors, a bound of their norms."""
         state = self._state
         if state.tail is not None and len(state.tail.ids):
-            yield state.tail.ids, state.tail.alive, state.tail.vectors
+            longest = longest_norm(state.tail.vectors)
+            yield state.tail.ids, state.tail.alive, state.tail.vectors, longest
         for segment in state.segments:
             lists = segment.lists
             alive = lists.alive()
             for at in range(0, len(lists.ids), _EXACT_BLOCK):
                 part = slice(at, at + _EXACT_BLOCK)
-                yield lists.ids[part], alive[part], lists.vectors[part]
+                yield lists.ids[part], alive[part], lists.vectors[part], lists.longest
 
     def points(self) -> tuple[Int64Array, FloatArray]:
         """All points by rising id: ids int64 (n,) and vectors float32 (n, dim); a copy."""
-        blocks = [(ids[alive], vectors[alive]) for ids, alive, vectors in self._blocks()]
+        blocks = [(ids[alive], vectors[alive]) for ids, alive, vectors, _ in self._blocks()]
         if not blocks:
             return np.zeros(0, np.int64), np.zeros((0, self.dim or 1), np.float32)
         ids = np.concatenate([block[0] for block in blocks])
@@ -435,7 +450,7 @@ class MaxIPIndex:
     def mean(self) -> npt.NDArray[np.float64]:
         """Mean of all points, float64 (dim,); zeros if there is none."""
         total, count = np.zeros(self.dim or 1), 0
-        for _, alive, vectors in self._blocks():
+        for _, alive, vectors, _ in self._blocks():
             total += np.where(alive[:, None], vectors, 0).sum(axis=0, dtype=np.float64)
             count += int(alive.sum())
         return np.asarray(total / max(count, 1), np.float64)
@@ -444,7 +459,7 @@ class MaxIPIndex:
         """Up to `count` ids at random, without repeats."""
         rng = np.random.default_rng(seed)
         drawn: set[int] = set()
-        blocks = [(ids, alive) for ids, alive, _ in self._blocks()]
+        blocks = [(ids, alive) for ids, alive, *_ in self._blocks()]
         total = sum(int(alive.sum()) for _, alive in blocks)
         wanted = np.sort(rng.choice(total, min(count, total), replace=False))
         for ids, alive in blocks:

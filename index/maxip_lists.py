@@ -153,6 +153,11 @@ class Lists:
         return int(np.count_nonzero(self.ids >= 0))
 
     @cached_property
+    def longest(self) -> float:
+        """The greatest norm of a point."""
+        return longest_norm(self.vectors)
+
+    @cached_property
     def _by_id(self) -> tuple[Int64Array, Int64Array]:
         """Ids in rising order and the place of each."""
         filled = np.flatnonzero(self.ids >= 0)
@@ -207,6 +212,12 @@ class Lists:
             "ids": self.ids.nbytes,
             "features": self.vectors.nbytes,
         }
+
+
+def longest_norm(vectors: FloatArray) -> float:
+    """The greatest norm of some vectors, 0 if there is none."""
+    squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+    return float(np.sqrt(squares.max(initial=0.0)))
 
 
 def code_bits(dim: int) -> int:

@@ -27,9 +27,15 @@ _MASK = (1 << 64) - 1
 def splitmix(seed: int, count: int) -> npt.NDArray[np.uint64]:
     """The first `count` numbers of the SplitMix64 stream of this seed, uint64 (count,)."""
     with np.errstate(over="ignore"):
-        x = np.uint64(seed & _MASK) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(
-            0x9E3779B97F4A7C15
+        return mix64(
+            np.uint64(seed & _MASK)
+            + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         )
+
+
+def mix64(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """SplitMix64's finaliser of each number: random bits, different for different numbers."""
+    with np.errstate(over="ignore"):
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)

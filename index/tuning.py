@@ -153,3 +153,93 @@ def tables_for(points: int, s: float, target_recall: float) -> int:
         # Range bits come whole, so two numbers may each ask for the other: the larger is enough.
         tables = max(tables, before)
     return tables
+
+
+# --- LSH tables ----------------------------------------------------------------------------------
+# A neighbour of key probability s shares a bucket with the query in at least one of m tables with
+# probability 1 - (1 - s)^m. Larger K makes keys rarer: fewer candidates, more tables. The costs
+# below choose between them; they are ns of one core, and only their proportions matter.
+TABLE_COST = 25.0  # two places in memory, asked for ahead of time
+VALUE_COST = 6.0  # one hash value of the query
+CANDIDATE_COST = 8.0  # one sketch, read out of order
+# Similarity to the query that most points are taken to have: of URLs, and of any random vectors.
+BACKGROUND = {"jaccard": 0.05, "cosine": 0.1}
+# Points of a bucket, between this and half of it, that agree by chance in the bits that address it.
+BUCKET_LOAD = 4
+# Below so many points all sketches are scanned: a look at all tables costs as much.
+POSTINGS_FROM = 1_024
+MAX_HASHES = {"jaccard": 16, "cosine": 32}
+
+
+@dataclass(frozen=True)
+class PostingsPlan:
+    """What LSH tables for so many points are to be.
+
+    Attributes:
+        K: hashes combined into a key: MinHash values, or sign bits.
+        tables: m.
+        candidates: points that a query is expected to meet by chance.
+        cost: expected ns of a query before its neighbours are ranked.
+    """
+
+    K: int
+    tables: int
+    candidates: float
+    cost: float
+
+
+def postings_shape(points: int) -> PostingsShape | None:
+    """Buckets for a segment of so many points; None to scan all sketches."""
+    if points < POSTINGS_FROM:
+        return None
+    return PostingsShape(max(1, (points // BUCKET_LOAD).bit_length()))
+
+
+def postings_tables_for(s: float, target_recall: float) -> int:
+    """m: tables of which one holds a neighbour of key probability s with this probability."""
+    if s >= 1:
+        return 1
+    return max(1, math.ceil(math.log1p(-target_recall) / math.log1p(-s) - 1e-9))
+
+
+def postings_recall(s: float, tables: int) -> float:
+    """Probability that a neighbour of key probability s lies in a bucket of so many tables."""
+    return 1 - (1 - s) ** tables
+
+
+def postings_bytes(points: int, tables: int) -> float:
+    """Bytes of postings for each point of a segment of so many."""
+    shape = postings_shape(points)
+    return 0.0 if shape is None else tables * 4 * (1 + 2**shape.range_bits / points)
+
+
+def plan_postings(
+    points: int,
+    near: float,
+    far: float,
+    target_recall: float,
+    *,
+    most_hashes: int,
+    most_tables: int,
+) -> PostingsPlan:
+    """K and m with this recall: the fewest tables of about the least cost.
+
+    Args:
+        points: expected number of points.
+        near: probability that one hash agrees with that of a neighbour at the threshold.
+        far: the same for the background.
+        target_recall: wanted.
+        most_hashes: greatest K.
+        most_tables: greatest m.
+    """
+    plans = []
+    for K in range(1, most_hashes + 1):
+        tables = postings_tables_for(near**K, target_recall)
+        if plans and tables > most_tables:
+            break
+        met = tables * min(points, points * far**K + BUCKET_LOAD)
+        cost = tables * (TABLE_COST + K * VALUE_COST) + met * CANDIDATE_COST
+        plans.append(PostingsPlan(K, tables, met, cost))
+    least = min(plan.cost for plan in plans)
+    # Memory grows with m: the fewest tables among the plans that cost about the same.
+    return next(plan for plan in plans if plan.cost <= 1.5 * least)

@@ -1,0 +1,213 @@
+"""LSH tables: near neighbours by shared buckets (Indyk, Motwani 1998; Gionis et al. 1999).
+
+A key combines K hashes; each of m tables lists the points by their key. A query looks its m keys
+up and takes every point that shares one: a neighbour of key probability s is among them with
+probability 1 - (1 - s)^m. They are ranked by sketches, and the best of them exactly.
+
+    text ─ features ─ set ─┬─ keys ─── buckets ── points, each once, in order ─┐
+                           ├─ sketch ─────────────────────────── sketch scan ──┴─ best points ─┐
+                           └─ elements ──────────────────────────────────── exact re-rank ── hits
+
+Beside group tests (``flinng``) it reads far less where neighbours are few and near, and holds
+several times the memory: a position in every table instead of a bit.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .engine import Metric
+from .errors import InvalidInputError
+from .minhash import MinHashFamily, Scheme
+from .projection import SignedRandomProjection
+from .segment import MutableSegment, Segment
+from .segmented import DEFAULT_EXPECTED_POINTS, MAX_TABLES, MIN_CANDIDATES, SegmentedIndex
+from .selectors import Postings, Selector
+from .tuning import (
+    BACKGROUND,
+    MAX_HASHES,
+    Effort,
+    PostingsPlan,
+    PostingsShape,
+    plan_postings,
+    postings_bytes,
+    postings_recall,
+    postings_shape,
+    postings_tables_for,
+)
+
+# Mutable segments are scanned, so they are small.
+DEFAULT_CAPACITY = 8_192
+
+
+class LshIndex(SegmentedIndex):
+    """Near neighbours of sets (Jaccard) or vectors (cosine) at high similarity, by LSH tables.
+
+    Args:
+        metric: ``"jaccard"`` or ``"cosine"``.
+        seed: of all hashes; equal seeds and points give equal answers.
+        target_recall: share of neighbours at `threshold` that an answer should hold, .5 to .9999.
+        threshold: least similarity of the neighbours that the index is laid out for; .5 for
+            Jaccard and .8 for cosine unless given. Nearer ones are found more surely, farther
+            ones less.
+        expected_points: how many points the index is laid out for.
+        tables: m; from the formulas of ``tuning`` unless given.
+        K: hashes combined into a key, MinHash values or sign bits; chosen unless given.
+        sketch_bits: 128, 256 or 512.
+        scheme: MinHash scheme; chosen by the size of the first set unless given.
+        capacity: points of the mutable segment, which every query scans, before it is sealed.
+        settle: seal and merge within :meth:`add`; otherwise full mutable segments wait, searchable,
+            until :meth:`next_merge` and :meth:`finish` are called.
+        directory: keep sealed segments in files there, mapped, instead of in memory. The files go
+            with the index; :meth:`save` is what keeps it.
+
+    One thread may add and remove while any number of others search.
+
+    Raises:
+        InvalidInputError: a parameter out of range.
+    """
+
+    kind: ClassVar[str] = "lsh"
+    selector_type: ClassVar[type[Selector]] = Postings
+    least_tables: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        metric: Metric = "jaccard",
+        seed: int = 0,
+        *,
+        target_recall: float = 0.95,
+        threshold: float | None = None,
+        expected_points: int = DEFAULT_EXPECTED_POINTS,
+        tables: int | None = None,
+        K: int | None = None,
+        sketch_bits: int = 512,
+        scheme: Scheme | None = None,
+        capacity: int = DEFAULT_CAPACITY,
+        settle: bool = True,
+        directory: str | Path | None = None,
+    ) -> None:
+        super().__init__(
+            metric,
+            seed,
+            target_recall=target_recall,
+            threshold=threshold,
+            expected_points=expected_points,
+            tables=tables,
+            K=K,
+            sketch_bits=sketch_bits,
+            scheme=scheme,
+            capacity=capacity,
+            settle=settle,
+            directory=directory,
+        )
+        self.key_bits = -(-self.K // 8) * 8
+
+    # --- parameters ------------------------------------------------------------------------------
+
+    def _hash_limit(self) -> int:
+        return MAX_HASHES[self.metric]
+
+    def _hash_probability(self, similarity: float) -> float:
+        """Probability that one hash, a MinHash value or a sign, agrees at this similarity."""
+        if self.metric == "jaccard":
+            return similarity
+        return float(SignedRandomProjection.collision_probability(similarity))
+
+    def _plan(self, K: int | None, tables: int | None) -> tuple[int, int]:
+        near = self._hash_probability(self.threshold)
+        if K is not None and tables is not None:
+            return K, tables
+        if K is not None:
+            return K, self._within_limit(postings_tables_for(near**K, self.target_recall))
+        plan = self._cheapest(MAX_TABLES if tables is None else tables)
+        return plan.K, self._within_limit(plan.tables if tables is None else tables)
+
+    def _cheapest(self, most_tables: int) -> PostingsPlan:
+        return plan_postings(
+            self.expected_points,
+            self._hash_probability(self.threshold),
+            self._hash_probability(BACKGROUND[self.metric]),
+            self.target_recall,
+            most_hashes=self._hash_limit(),
+            most_tables=most_tables,
+        )
+
+    def _within_limit(self, tables: int) -> int:
+        if tables <= MAX_TABLES:
+            return tables
+        raise InvalidInputError(
+            f"neighbours at {self.metric} {self.threshold:g} are too far for LSH tables: "
+            f"{tables:,} tables would be needed and {MAX_TABLES:,} are the most. Raise "
+            'threshold, lower K or target_recall, or use index="flat"',
+            field="threshold",
+            limit=MAX_TABLES,
+        )
+
+    def _shape(self, points: int) -> PostingsShape | None:
+        shape = postings_shape(points)
+        if shape is None or self.metric == "jaccard":
+            return shape
+        return PostingsShape(min(shape.range_bits, self.K))  # a key has no more bits
+
+    def _key_probability(self, shape: PostingsShape) -> float:
+        """s: probability that a neighbour at the threshold shares a bucket of one table."""
+        if self.metric == "jaccard":
+            return float(MinHashFamily.collision_probability(self.threshold, self.K))
+        return self._hash_probability(self.threshold) ** min(self.K, shape.range_bits)
+
+    def _effort_for(
+        self,
+        points: int,  # noqa: ARG002: the same tables whatever the size
+        shape: PostingsShape,
+        target: float,
+        k: int,
+        sealed: bool,  # noqa: ARG002
+    ) -> Effort:
+        wanted = postings_tables_for(self._key_probability(shape), target)
+        return Effort(min(self.tables, wanted), max(MIN_CANDIDATES, 4 * k))
+
+    def _recall_for(self, points: int, shape: PostingsShape, breadth: int) -> float:  # noqa: ARG002
+        return postings_recall(self._key_probability(shape), breadth)
+
+    # --- describing ------------------------------------------------------------------------------
+
+    def explain(self) -> dict[str, Any]:
+        """What the index chose and promises, in words and numbers.
+
+        ``bytes_per_point`` is for one segment of the expected points, without features;
+        ``expected_candidates`` what a query like the stored points meets in the tables there are.
+        """
+        postings = postings_bytes(self.expected_points, self.tables)
+        choices = self._explain_choices()
+        return choices | {
+            "bytes_per_point": round(postings + self.sketch_bits / 8 + 8.125, 1),
+            "expected_candidates": round(
+                sum(segment["expected_candidates"] for segment in choices["segments"])
+            ),
+            "why": (
+                f"a neighbour of {self.metric} similarity {self.threshold:g} shares a key of "
+                f"{self.K} hashes in one of {self.tables} tables; exact similarities order the "
+                f"best {MIN_CANDIDATES} or more of those that do"
+            ),
+        }
+
+    def _explain_segment(self, segment: Segment | MutableSegment) -> dict[str, Any]:
+        effort = self._effort(segment, self.target_recall, 10)
+        postings = segment.selector if isinstance(segment.selector, Postings) else None
+        return super()._explain_segment(segment) | {
+            "range_bits": postings.shape.range_bits if postings else None,
+            "tables": effort.breadth if postings else None,
+            "expected_candidates": float(len(segment))
+            if postings is None
+            else min(float(len(segment)), _mates(postings) * effort.breadth),
+        }
+
+
+def _mates(postings: Postings) -> float:
+    """Points in the bucket of a stored point, on average, by a few of the tables."""
+    sizes = np.diff(postings.offsets[:4].astype(np.int64), axis=1).astype(np.float64)
+    return float((sizes**2).sum() / max(1.0, sizes.sum()))
