@@ -7,7 +7,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 # different variables; a relative path, because pip splits the value at spaces).
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
-SOURCES := $(shell find csrc index service loaders client -type f -not -path '*/__pycache__/*' -not -name '*.so') CMakeLists.txt pyproject.toml constraints.txt
+SOURCES := $(shell find csrc index optimize service loaders client -type f -not -path '*/__pycache__/*' -not -name '*.so') CMakeLists.txt pyproject.toml constraints.txt
 
 .PHONY: demo test test-slow test-native lint examples bench constraints clean help
 .DEFAULT_GOAL := help

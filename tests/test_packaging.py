@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("index", "service", "loaders", "client")
+ROOMS = ("index", "optimize", "service", "loaders", "client")
 FOLDERS = (*ROOMS, "csrc", "docs", "examples", "tests", "docker")
 SCRIPTS = (".ci/run", "docker/verify.sh", "tests/native/run_sanitized.sh")
 
@@ -191,7 +191,7 @@ def test_scripts_can_be_run(script: str) -> None:
 def test_only_the_library_touches_the_native_module(room: str) -> None:
     sources = [path for path in tracked_files() if path.parts[0] == room and path.suffix == ".py"]
     assert sources
-    assert [str(path) for path in sources if re.search(r"\b_native\b", text_of(str(path)))] == []
+    assert [str(path) for path in sources if re.search(r"\b_(native|maxip)\b", text_of(str(path)))] == []
 
 
 def test_no_file_names_a_registry_or_a_machine() -> None:
@@ -260,7 +260,8 @@ def test_wheel_from_the_sdist_holds_what_is_installed(
     assert {f"closeby/{room}/py.typed" for room in ROOMS} <= set(names)
     assert "closeby/__init__.py" not in names  # a namespace that the client alone shares
     assert {name.split("/")[1] for name in names if name.startswith("closeby/")} == set(ROOMS)
-    assert len([name for name in names if re.match(r"closeby/index/_native.*\.so$", name)]) == 1
+    for module in ("_native", "_maxip"):
+        assert len([n for n in names if re.match(rf"closeby/index/{module}.*\.so$", n)]) == 1
     assert len([name for name in names if re.match(r"closeby/loaders/samples/.+\.xz$", name)]) >= 2
     unwanted = re.compile(r"\.(pyx|cpp|hpp|inl|c|toml|pyc)$|/tests?/|/test_")
     assert [name for name in names if unwanted.search(name)] == []

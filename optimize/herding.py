@@ -1,0 +1,295 @@
+"""Kernel herding: points whose mean approaches a target, one after another.
+
+Welling 2009. Herding is Frank-Wolfe on ½|w - μ|² with steps 1 / (t + 1), so that every point
+chosen has the same weight (Bach, Lacoste-Julien, Obozinski 2012). The next point is the one of
+highest inner product with (t + 1) μ - Σ Φ(x), the sum over the points chosen so far.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from closeby.index import InvalidInputError, MaxIPIndex
+
+from .atoms import MatrixAtoms
+from .trace import Array, Callback, Ids, Recorder, Status, Trace
+
+# Where the index is asked: fewer lists than for search, since the next step mends a poor choice.
+TARGET_RECALL = 0.7
+_WANTED = 24  # hits asked for, of which the first not chosen yet is taken
+_ROWS_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True)
+class RandomFourier:
+    """Features of which inner products approximate a Gaussian kernel (Rahimi, Recht 2007).
+
+    k(x, y) = exp(-|x - y|² / (2 bandwidth²)); more features, better approximation.
+
+    Args:
+        bandwidth: of the kernel; the median distance of a sample unless given.
+        features: number of features.
+        seed: of the frequencies.
+    """
+
+    bandwidth: float | None = None
+    features: int = 256
+    seed: int = 0
+
+    def __call__(self, points: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Features float32 (n, features) of points (n, d)."""
+        rows = MatrixAtoms(points).rows
+        bandwidth = self.bandwidth if self.bandwidth is not None else self._median(rows)
+        if not (np.isfinite(bandwidth) and bandwidth > 0) or self.features < 1:
+            raise InvalidInputError("bandwidth and features must be positive", field="kernel")
+        rng = np.random.default_rng(self.seed)
+        frequencies = rng.standard_normal((rows.shape[1], self.features)) / bandwidth
+        shifts = rng.uniform(0, 2 * np.pi, self.features)
+        out = np.empty((len(rows), self.features), np.float32)
+        for at in range(0, len(rows), _ROWS_AT_ONCE):
+            part = rows[at : at + _ROWS_AT_ONCE].astype(np.float64)
+            out[at : at + len(part)] = np.cos(part @ frequencies + shifts)
+        out *= np.float32(np.sqrt(2 / self.features))
+        return out
+
+    def _median(self, rows: npt.NDArray[Any]) -> float:
+        rng = np.random.default_rng(self.seed)
+        a, b = rng.integers(len(rows), size=(2, 500))
+        distances = np.linalg.norm(rows[a].astype(np.float64) - rows[b], axis=1)
+        return float(np.median(distances[distances > 0])) if (distances > 0).any() else 1.0
+
+
+Kernel: TypeAlias = Literal["linear"] | RandomFourier
+
+
+@dataclass(frozen=True, eq=False)
+class HerdingResult:
+    """Points chosen.
+
+    Attributes:
+        ids: int64 (m,), in the order of choice; rows of the matrix, or ids of the index.
+        weights: float64 (m,), all 1 / m.
+        point: float64 (d,), the mean of their features.
+        discrepancy: float64 (m,), |mean of the first t + 1 points - target|.
+        gap: the Frank-Wolfe gap that the last point was chosen with; an estimate, not a bound.
+        status: "converged" (all m chosen) or "stopped" (by the callback).
+        trace: columns "objective" (½ discrepancy²), "gap", "seconds", "atoms".
+    """
+
+    ids: Ids
+    weights: Array
+    point: Array
+    discrepancy: Array
+    gap: float
+    status: Status
+    trace: Trace
+
+
+def herding(
+    features: Any,
+    m: int,
+    target: npt.ArrayLike | None = None,
+    unique: bool = True,
+    *,
+    kernel: Kernel = "linear",
+    oracle: Literal["ladder", "exact", "subset"] | None = None,
+    subset: int = 1_000,
+    seed: int = 0,
+    callback: Callback | None = None,
+    start: HerdingResult | None = None,
+) -> HerdingResult:
+    """Choose points whose mean represents a target.
+
+    Args:
+        features: matrix (n, d), or a ``MaxIPIndex`` of the points (then with kernel "linear").
+        m: points to choose, at most n if `unique`.
+        target: mean to approach, (d,) in the space of the features; that of all points unless
+            given.
+        unique: choose no point twice.
+        kernel: "linear", or ``RandomFourier`` to match distributions rather than means.
+        oracle: "ladder" (an index; built of a matrix if need be), "exact" (all points, each time)
+            or "subset" (the best of `subset` points drawn anew each time). By default "ladder" for
+            an index and "exact" for a matrix.
+        subset: see oracle.
+        seed: of the index that is built, or of the subsets.
+        callback: called with a ``Progress`` after each choice; a true answer stops.
+        start: the result of an earlier call, to go on from.
+
+    Raises:
+        InvalidInputError: unusable features, target or m.
+    """
+    index, rows = _points(features, kernel, oracle, seed)
+    dim = rows.shape[1] if rows is not None else int(index.dim or 0) if index is not None else 0
+    count = len(rows) if rows is not None else len(index or ())
+    if isinstance(m, bool) or m < 1 or (unique and m > count):
+        raise InvalidInputError(f"m must be from 1 to {count}", field="m", limit=count)
+    run = _Herd(index, rows, unique, oracle == "subset", subset, seed)
+    run.mean = _target(target, dim, run)
+    return run.choose(m, callback, start)
+
+
+def _points(
+    features: Any, kernel: Kernel, oracle: str | None, seed: int
+) -> tuple[MaxIPIndex | None, npt.NDArray[Any] | None]:
+    """An index to ask, or rows to read, or both."""
+    if oracle not in (None, "ladder", "exact", "subset"):
+        raise InvalidInputError("oracle must be ladder, exact or subset", field="oracle")
+    if isinstance(features, MaxIPIndex):
+        if kernel != "linear":
+            raise InvalidInputError("an index needs kernel linear", field="kernel")
+        if not len(features):
+            raise InvalidInputError("the index is empty", field="features")
+        if oracle in (None, "ladder"):
+            return features, None
+        ids, points = features.points()
+        if not np.array_equal(ids, np.arange(len(ids))):
+            raise InvalidInputError(
+                "this oracle needs ids that count from 0; give the matrix", field="oracle"
+            )
+        return None, points
+    rows: npt.NDArray[Any] = (
+        kernel(features) if isinstance(kernel, RandomFourier) else MatrixAtoms(features).rows
+    )
+    if oracle != "ladder":
+        return None, rows
+    index = MaxIPIndex(seed)
+    index.add(rows)
+    return index, rows
+
+
+def _target(target: npt.ArrayLike | None, dim: int, run: _Herd) -> Array:
+    if target is None:
+        return run.all_mean()
+    mean = np.asarray(target, np.float64)
+    if mean.shape != (dim,) or not np.isfinite(mean).all():
+        raise InvalidInputError(f"target must be {dim} finite numbers", field="target")
+    return mean
+
+
+class _Herd:
+    """One call of :func:`herding`."""
+
+    def __init__(
+        self,
+        index: MaxIPIndex | None,
+        rows: npt.NDArray[Any] | None,
+        unique: bool,
+        random: bool,
+        subset: int,
+        seed: int,
+    ) -> None:
+        self.index, self.rows, self.unique = index, rows, unique
+        self.mean: Array = np.zeros(0)
+        self._random = random
+        self._subset = subset
+        self._rng = np.random.default_rng(seed)
+        self._chosen: set[int] = set()
+        self._free = np.ones(len(rows), bool) if rows is not None else np.zeros(0, bool)
+        self.read = 0
+
+    def all_mean(self) -> Array:
+        """Mean of all points."""
+        if self.rows is not None:
+            return np.asarray(self.rows.mean(axis=0, dtype=np.float64), np.float64)
+        assert self.index is not None
+        return self.index.mean()
+
+    def choose(
+        self, m: int, callback: Callback | None, start: HerdingResult | None
+    ) -> HerdingResult:
+        recorder = Recorder(callback, start.trace if start is not None else None)
+        ids = start.ids.tolist() if start is not None else []
+        discrepancy = start.discrepancy.tolist() if start is not None else []
+        total = start.point * len(ids) if start is not None else np.zeros_like(self.mean)
+        for i in ids:
+            self._mark(i)
+        self.read = recorder.atoms
+        gap = start.gap if start is not None else np.inf
+        status: Status = "converged"
+        while len(ids) < m:
+            t = len(ids)
+            direction = (t + 1) * self.mean - total
+            chosen = self._next(direction, t)
+            vector = self._vector(chosen)
+            self._mark(chosen)
+            ids.append(chosen)
+            # ⟨μ - w, Φ(x) - w⟩ at the mean w of the points before.
+            point = total / t if t else np.zeros_like(total)
+            gap = float((self.mean - point) @ (vector - point))
+            total = total + vector
+            error = float(np.linalg.norm(total / (t + 1) - self.mean))
+            discrepancy.append(error)
+            recorder.atoms = self.read
+            if recorder.step(t, error**2 / 2, gap):
+                status = "stopped"
+                break
+        return HerdingResult(
+            np.array(ids, np.int64), np.full(len(ids), 1 / max(1, len(ids))),
+            total / max(1, len(ids)), np.array(discrepancy), gap, status, recorder.trace,
+        )  # fmt: skip
+
+    def _mark(self, i: int) -> None:
+        self._chosen.add(i)
+        if self.unique and len(self._free):
+            self._free[i] = False
+
+    def _vector(self, i: int) -> Array:
+        if self.rows is not None:
+            return np.asarray(self.rows[i], np.float64)
+        assert self.index is not None
+        return np.asarray(self.index.vectors([i])[0], np.float64)
+
+    def _next(self, direction: Array, turn: int) -> int:
+        scale = float(np.linalg.norm(direction)) or 1.0
+        query = direction / scale
+        if self._random:
+            return self._from_subset(query)
+        if self.index is not None:
+            found = self._from_index(query.astype(np.float32), turn)
+            if found is not None:
+                return found
+        return self._from_all(query)
+
+    def _from_index(self, query: npt.NDArray[np.float32], turn: int) -> int | None:
+        assert self.index is not None
+        wanted = _WANTED if self.unique else 1
+        while wanted <= 4096:
+            ids, _ = self.index.search(query[None], wanted, target_recall=TARGET_RECALL, turn=turn)
+            self.read += wanted
+            for i in ids[0].tolist():
+                if i >= 0 and not (self.unique and i in self._chosen):
+                    return int(i)
+            wanted *= 8
+        return None
+
+    def _from_subset(self, query: Array) -> int:
+        assert self.rows is not None
+        rows = self._rng.integers(len(self.rows), size=self._subset)
+        if self.unique:
+            free = rows[self._free[rows]]
+            rows = free if len(free) else np.flatnonzero(self._free)
+        self.read += len(rows)
+        return int(rows[(self.rows[rows] @ query.astype(self.rows.dtype)).argmax()])
+
+    def _from_all(self, query: Array) -> int:
+        if self.rows is None:
+            assert self.index is not None
+            return self._from_all_of_index(query.astype(np.float32))
+        scores = self.rows @ query.astype(self.rows.dtype)
+        self.read += len(self.rows)
+        if self.unique:
+            scores[~self._free] = -np.inf
+        return int(scores.argmax())
+
+    def _from_all_of_index(self, query: npt.NDArray[np.float32]) -> int:
+        """By comparing all points: the last resort, where every near one is chosen already."""
+        assert self.index is not None
+        ids, vectors = self.index.points()
+        scores = vectors @ query
+        self.read += len(ids)
+        if self.unique:
+            scores[np.isin(ids, np.fromiter(self._chosen, np.int64))] = -np.inf
+        return int(ids[scores.argmax()])
