@@ -218,6 +218,24 @@ class SegmentedIndex(ABC):
             self._segments.freeze()
         return self._segments.next_merge()
 
+    @property
+    def frozen(self) -> int:
+        """Full mutable segments that wait to be sealed."""
+        return self._segments.frozen if self._segments is not None else 0
+
+    def freeze(self) -> None:
+        """Let the mutable segment wait to be sealed, full or not."""
+        if self._segments is not None:
+            self._segments.freeze()
+
+    def next_seal(self) -> Merge | None:
+        """The oldest full mutable segment alone, if there is one; quick, for the writer."""
+        return self._segments.next_seal() if self._segments is not None else None
+
+    def next_tier(self) -> Merge | None:
+        """Sealed segments that are to become one, if any are; quick, for the writer."""
+        return self._segments.next_tier() if self._segments is not None else None
+
     def finish(self, merge: Merge, segment: Segment) -> None:
         """Put a built segment in the place of its sources; quick, for the writer."""
         assert self._segments is not None

@@ -135,6 +135,11 @@ class Segments:
         return [*segments, state.active] if state.active is not None else segments
 
     @property
+    def frozen(self) -> int:
+        """Full mutable segments that wait to be sealed."""
+        return len(self._state.frozen)
+
+    @property
     def sealed(self) -> tuple[Sealed, ...]:
         """The sealed segments, largest first."""
         return self._state.sealed
@@ -218,9 +223,11 @@ class Segments:
         state = self._state
         if not state.frozen:
             return self._next_clean()
-        total = sum(sealed.chunks for sealed in state.sealed) + len(state.frozen)
-        sources: list[Source] = [*state.sealed, *state.frozen]
-        for digit in _digits(total):
+        return self._towards_digits([*state.sealed, *state.frozen])
+
+    def _towards_digits(self, segments: Sequence[Source]) -> Merge | None:
+        sources = list(segments)
+        for digit in _digits(sum(map(_chunks, sources))):
             if isinstance(sources[0], Sealed) and sources[0].chunks == digit:
                 sources.pop(0)
                 continue
@@ -229,6 +236,20 @@ class Segments:
                 taken.append(sources.pop(0))
             return Merge(tuple(taken), digit, self.family, self._layout)
         return None
+
+    def next_seal(self) -> Merge | None:
+        """The oldest full mutable segment alone, if there is one.
+
+        For whoever seals at once and merges later (:meth:`next_tier`), beside each other: what is
+        not sealed yet stays small however long a merge takes.
+        """
+        frozen = self._state.frozen
+        return Merge(frozen[:1], 1, self.family, self._layout) if frozen else None
+
+    def next_tier(self) -> Merge | None:
+        """Sealed segments that are to become one; see :meth:`next_seal`."""
+        sealed = self._state.sealed
+        return self._towards_digits(sealed) or self._next_clean()
 
     def _next_clean(self) -> Merge | None:
         """A sealed segment of which most points are removed."""
