@@ -9,6 +9,8 @@ from typing import Any
 
 # Above it, nmslib takes many minutes to build.
 NMSLIB_POINTS = 250_000
+# Above it, the larger half of the authors' grid does not fit an ordinary machine's memory.
+AUTHORS_POINTS = 500_000
 TARGETS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
 
 
@@ -82,6 +84,8 @@ def _authors(points: int, binary: str) -> list[Plan]:
     """
     cells = 1 << round(math.log2(12 * math.sqrt(points)))
     grid = [(2, cells, 256, 14), (3, cells, 256, 12), (3, cells, 256, 14), (3, cells, 512, 14)]
+    if points > AUTHORS_POINTS:
+        grid = grid[:2]
     return [
         Plan(
             "FLINNG authors",
