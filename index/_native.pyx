@@ -851,6 +851,9 @@ def take_sets(const int64_t[::1] indptr not None, elements, const int64_t[::1] r
     cdef const uint64_t[::1] elements8
     cdef StoredSets sets
     cdef int64_t i, begin, end, total = 0, count = rows.shape[0], n = indptr.shape[0] - 1
+    _check_elements(elements)
+    if n < 0:
+        raise ValueError("indptr must hold at least one offset")
     offsets = np.zeros(count + 1, np.int64)
     cdef int64_t[::1] offsets_view = offsets
     for i in range(count):

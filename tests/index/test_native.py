@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -572,6 +573,18 @@ def test_sort_unique(rows: list[list[int]]) -> None:
         assert found[got[i] : got[i + 1]].tolist() == sorted(set(row))
 
 
+@given(some_sets, st.data())
+def test_take_sets(sets: list[set[int]], data: Any) -> None:
+    indptr, indices = csr(sets)
+    rows = data.draw(st.lists(st.integers(0, len(sets) - 1), max_size=9)) if sets else []
+    widths = [np.uint64] if any(x >= 2**32 for s in sets for x in s) else [np.uint32, np.uint64]
+    for width in widths:
+        got, found = _native.take_sets(indptr, indices.astype(width), np.array(rows, np.int64))
+        assert found.dtype == np.uint64
+        taken = [found[a:b].tolist() for a, b in itertools.pairwise(got)]
+        assert taken == [sorted(sets[row]) for row in rows]
+
+
 # --- what cannot be used is refused --------------------------------------------------------------
 
 POINTS = Points(20, tables=4)
@@ -688,6 +701,14 @@ BAD_CALLS: list[tuple[str, tuple[Any, ...]]] = [
     ("jaccard_of_rows", (CSR[0], None, np.int64([0]), CSR[1], 0)),
     ("jaccard_of_rows", (*CSR, None, CSR[1], 0)),
     ("jaccard_of_rows", (*CSR, np.int64([0]), None, 0)),
+    ("take_sets", (*CSR, np.int64([2]))),
+    ("take_sets", (*CSR, np.int64([-1]))),
+    ("take_sets", (np.int64([]), CSR[1], np.int64([]))),
+    ("take_sets", (np.int64([0, 9, 3]), CSR[1], np.int64([0]))),
+    ("take_sets", (np.int64([0, -9, 3]), CSR[1], np.int64([1]))),
+    ("take_sets", (CSR[0], CSR[1].astype(np.float64), np.int64([0]))),
+    ("take_sets", (CSR[0], None, np.int64([0]))),
+    ("take_sets", (*CSR, None)),
     ("shingle_batch", ("byte", [b"abc"], 0)),
     ("shingle_batch", ("byte", [b"abc"], -1)),
     ("shingle_batch", ("dna", [b"ACGT"], 33)),
