@@ -161,7 +161,7 @@ class LshIndex(SegmentedIndex):
 
     def _effort_for(
         self,
-        points: int,  # noqa: ARG002: the same tables whatever the size
+        points: int,  # noqa: ARG002
         shape: PostingsShape,
         target: float,
         k: int,

@@ -127,9 +127,11 @@ class PaperFlinngIndex:
         self._members = None
 
     def _family_of(self, features: Batch) -> Family:
-        if self._family is None and isinstance(features, SetBatch):
+        if self._family is not None:
+            return self._family
+        if isinstance(features, SetBatch):
             self._family = MinHashFamily(self.seed, tables=self.tables, K=self.K, sketch_bits=0)
-        elif self._family is None:
+        else:
             self.dim = features.shape[1]
             self._family = SignedRandomProjection(
                 self.dim,
@@ -138,7 +140,6 @@ class PaperFlinngIndex:
                 sketch_bits=0,
                 key_bits=-(-self.range_bits // 8) * 8,
             )
-        assert self._family is not None
         return self._family
 
     def _random_cells(self, ids: Int64Array) -> UInt32Array:

@@ -232,7 +232,7 @@ def plan_postings(
         most_hashes: greatest K.
         most_tables: greatest m.
     """
-    plans = []
+    plans: list[PostingsPlan] = []
     for K in range(1, most_hashes + 1):
         tables = postings_tables_for(near**K, target_recall)
         if plans and tables > most_tables:

@@ -273,3 +273,39 @@ def merge_topk(
         for place, (score, name) in enumerate(hits[:k]):
             ids[row, place], scores[row, place] = name, -score
     return ids, scores
+
+
+# --- LSH tables and the paper's decode -----------------------------------------------------------
+
+
+def bucket_mates(
+    point_keys: np.ndarray, query_keys: np.ndarray, range_bits: int, tables: int
+) -> list[int]:
+    """Points that share the top bits of the query's key in one of the first `tables` tables."""
+    return [
+        i
+        for i, keys in enumerate(point_keys)
+        if any(
+            int(keys[t]) >> (32 - range_bits) == int(query_keys[t]) >> (32 - range_bits)
+            for t in range(tables)
+        )
+    ]
+
+
+def paper_decode(
+    counts: Sequence[int], members: Sequence[Sequence[int]], rows: int, removed: set[int], k: int
+) -> list[tuple[int, int]]:
+    """(point, count of its last cell): the first k points that are met in all rows.
+
+    Cells are visited by falling count, then number; those that passed no test are not.
+    """
+    met: dict[int, int] = {}
+    found = []
+    for cell in sorted(range(len(counts)), key=lambda c: (-counts[c], c)):
+        if counts[cell] == 0:
+            break
+        for point in members[cell]:
+            met[point] = met.get(point, 0) + 1
+            if met[point] == rows and point not in removed:
+                found.append((point, counts[cell]))
+    return found[:k]
