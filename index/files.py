@@ -82,8 +82,12 @@ class ArrayFileWriter:
                                  "xxh3": "0" * 16}  # fmt: skip
             offset += _aligned(dtype.itemsize * int(np.prod(shape, dtype=np.int64)))
         self._start = _aligned(_PREFIX.size + len(self._header_text()))
-        with self._temporary.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, self._start + offset)
+        try:
+            with self._temporary.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, self._start + offset)
+        except OSError:
+            self._temporary.unlink(missing_ok=True)
+            raise
         self._data = np.memmap(self._temporary, np.uint8, "r+")
         self.arrays = {name: self._view(entry) for name, entry in self._table.items()}
 
