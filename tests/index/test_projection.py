@@ -72,15 +72,15 @@ def test_bits_are_those_of_the_definition() -> None:
     """From the seed alone: SplitMix64's bits, lowest first, are the signs; 1 is positive."""
     dim, tables, bits = 40, 5, 64
     family = SignedRandomProjection(dim, 9, tables=tables, sketch_bits=bits)
-    rotations = -(-(tables * 16 + bits) // 64)
-    count = rotations * 3 * 64
+    rotations = -(-(tables * 16 + bits) // 256)
+    count = rotations * 3 * 256
     words = [oracle.stream(9, i) for i in range(count // 64)]
     signs = np.array([1.0 if words[i // 64] >> i % 64 & 1 else -1.0 for i in range(count)])
     # Small whole numbers leave nothing to rounding.
     vectors = np.random.default_rng(1).integers(-3, 4, (10, dim)).astype(np.float32)
     keys, sketches = family.hash(vectors)
     for row, vector in enumerate(vectors):
-        negative = oracle.projections(vector, signs.reshape(rotations, 3, 64)) < 0
+        negative = oracle.projections(vector, signs.reshape(rotations, 3, 256)) < 0
         expected = [
             sum(int(negative[t * 16 + j]) << 16 + j for j in range(16)) for t in range(tables)
         ]
