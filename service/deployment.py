@@ -8,9 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from .data_dir import DataDir
+from .errors import DataDirError
 from .registry import Registry
 from .settings import Settings
+from .shard import Sealing
 from .store import Store
+from .upkeep import Upkeep
 
 __all__ = ["Deployment"]
 
@@ -34,7 +37,20 @@ class Deployment:
             self._data_dir.release()
             raise
         try:
-            self.registry = Registry(self.store, max_set_elements=settings.max_set_elements)
+            self.upkeep = Upkeep(lambda: self.registry.kept())
+            sealing = Sealing(
+                settings.data_dir / "shards",
+                settings.segment_points,
+                settings.verify_files,
+                self.upkeep.announce,
+            )
+            self.registry = Registry(
+                self.store, max_set_elements=settings.max_set_elements, sealing=sealing
+            )
+        except OSError as error:
+            self.store.close()
+            self._data_dir.release()
+            raise DataDirError(f"data directory {settings.data_dir}: {error.strerror}") from error
         except BaseException:
             self.store.close()
             self._data_dir.release()
@@ -49,9 +65,10 @@ class Deployment:
         """Begin to load the collections."""
         self._started = True
         self._loader.start()
+        self.upkeep.start()
 
     def close(self) -> None:
-        """Finish what is being done, close the store and let go of the data directory."""
+        """Finish what is being done, seal, close the store and let go of the data directory."""
         if self._closed:
             return
         self._closed = True
@@ -60,6 +77,8 @@ class Deployment:
             self._loader.join()
         self.query_pool.shutdown()
         self.write_pool.shutdown()
+        self.upkeep.stop()
+        self.registry.seal_tails()
         self.store.close()
         self._data_dir.release()
         log.info("closed", data_dir=str(self.settings.data_dir))

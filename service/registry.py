@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
+import secrets
+import shutil
 import threading
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import structlog
-from closeby.index.errors import InvalidInputError
+from closeby.index.errors import ClosebyError
 
-from .errors import CollectionExistsError, CollectionNotFoundError, ServiceError
-from .shard import Shard
+from .errors import CollectionExistsError, CollectionNotFoundError
+from .shard import Sealing, Shard
 from .store import CollectionRecord, Store
 
 __all__ = ["Registry"]
+
+HIDDEN = "~"
+"""First letter of the name of a collection that is being restored; no other name begins so."""
 
 log = structlog.get_logger(__name__)
 
@@ -21,19 +30,30 @@ log = structlog.get_logger(__name__)
 class Registry:
     """Name -> shard. Thread-safe.
 
-    `open` makes a shard for each stored collection, `load` replays them one after the other;
-    each serves as soon as it is ready.
+    It begins with a shard for each stored collection; `load` loads them one after the other, and
+    each serves as soon as it is ready. `sealing` tells how they keep sealed segments, each in a
+    folder of `sealing.directory`; None: they keep none. Raises OSError.
     """
 
-    def __init__(self, store: Store, *, max_set_elements: int) -> None:
+    def __init__(
+        self, store: Store, *, max_set_elements: int, sealing: Sealing | None = None
+    ) -> None:
         self._store = store
         self._max_set_elements = max_set_elements
+        self._sealing = sealing
         self._shards: dict[str, Shard] = {}
         # Held while a collection is created or deleted, so that record and shard go together.
         self._changing = threading.Lock()
         self._stop = threading.Event()
+        self._filling: set[Shard] = set()
         for record in store.list_collections():
-            self._shards[record.name] = self._shard(record)
+            if record.name.startswith(HIDDEN):
+                # A restore that did not come to its end.
+                store.delete_collection(record.id)
+            else:
+                self._shards[record.name] = self._shard(record)
+        if sealing is not None:
+            _remove_folders_of_others(sealing.directory, self._shards.values())
 
     def load(self) -> None:
         """Replay every collection which is not ready; one that fails does not stop the others."""
@@ -44,7 +64,7 @@ class Registry:
                 continue
             try:
                 shard.load(self._stop)
-            except (ServiceError, InvalidInputError):
+            except (ClosebyError, OSError):
                 log.exception("load_failed", collection=shard.record.name)
                 continue
             log.info("loaded", collection=shard.record.name, points=len(shard))
@@ -95,9 +115,78 @@ class Registry:
             shard = self.get(name)
             self._store.delete_collection(shard.record.id)
             del self._shards[name]
+        self._forget(shard)
+
+    def restore(
+        self, name: str, config: dict[str, Any], fill: Callable[[Shard], None], *, replace: bool
+    ) -> Shard:
+        """A collection filled by `fill`, which gets its name once it is complete.
+
+        Until then nobody sees it, and what has the name goes on. Raises CollectionExistsError if
+        something has the name and `replace` is false, and whatever `fill` raises.
+        """
+        if not replace and name in self._shards:
+            raise CollectionExistsError(f"collection {name!r} exists; restore with replace: true")
+        self._shard(CollectionRecord(0, name, config, ""))
+        hidden = self._store.create_collection(f"{HIDDEN}{secrets.token_hex(8)}", config)
+        shard = self._shard(hidden)
+        try:
+            shard.load()
+            self._filling.add(shard)
+            fill(shard)
+            with self._changing:
+                before = self._shards.get(name)
+                if before is not None and not replace:
+                    raise CollectionExistsError(f"collection {name!r} was created meanwhile")
+                shard.record = self._store.rename_collection(
+                    hidden.id, name, None if before is None else before.record.id
+                )
+                self._shards[name] = shard
+        except BaseException:
+            with contextlib.suppress(ClosebyError):
+                self._store.delete_collection(hidden.id)
+            self._forget(shard)
+            raise
+        finally:
+            self._filling.discard(shard)
+        if before is not None:
+            self._forget(before)
+        return shard
+
+    def kept(self) -> list[Shard]:
+        """All shards whose upkeep is due, also those that are being filled."""
+        return [*self.shards(), *self._filling]
+
+    def seal_tails(self) -> None:
+        """Seal what is not sealed yet, when no write is in progress any more."""
+        for shard in self.shards():
+            try:
+                shard.seal_tail()
+            except (ClosebyError, OSError) as error:
+                # Nothing is lost: the next start replays it.
+                log.warning("seal_failed", collection=shard.record.name, error=str(error))
+
+    def _forget(self, shard: Shard) -> None:
+        """Remove what a shard has on disk beside the store."""
+        shard.close()
+        if self._sealing is not None:
+            folder = self._sealing.directory / str(shard.record.id)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _shard(self, record: CollectionRecord) -> Shard:
-        return Shard(self._store, record, max_set_elements=self._max_set_elements)
+        own = None
+        if self._sealing is not None:
+            own = replace(self._sealing, directory=self._sealing.directory / str(record.id))
+        return Shard(self._store, record, max_set_elements=self._max_set_elements, sealing=own)
+
+
+def _remove_folders_of_others(directory: Path, shards: Iterable[Shard]) -> None:
+    """Remove folders of collections that were deleted when the server stopped."""
+    directory.mkdir(exist_ok=True)
+    known = {str(shard.record.id) for shard in shards}
+    for folder in directory.iterdir():
+        if folder.name not in known:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _require_same(record: CollectionRecord, config: dict[str, Any]) -> None:

@@ -73,6 +73,15 @@ class Settings(BaseSettings):
         description="Threads that run upserts and deletes; most of their time"
         " they wait for the disk.",
     )
+    segment_points: int = Field(
+        16_384,
+        ge=16,
+        description="Points of a segment before it is sealed; after a crash a few times as many"
+        " are replayed.",
+    )
+    verify_files: bool = Field(
+        True, description="Compare the checksums of all sealed files at start."
+    )
     max_waiting_requests: int = Field(
         512,
         ge=1,

@@ -5,8 +5,10 @@ A point's life::
     upsert ── features ── append to the store ── add to the engine ── acknowledge
               (no lock)    (group commit, fsync)  (in seq order)
 
-The engine's ids are the seqs of log rows, so a hit names one immutable version of a point. What
-the engine holds can be made again from the log at any time; that is what `load` does at start.
+The engine's ids are the seqs of log rows, so a hit names one immutable version of a point. Full
+mutable segments are sealed into files (`sealing`) by whoever calls `seal` and `merge`, while reads
+and writes go on. At start `load` maps those files and replays what the log has behind them. The
+log is the truth: all else can be made again from it.
 
 A shard knows nothing of HTTP and nothing of its siblings: `search_features` of several shards
 (or of several parts of one) is merged with `closeby.index.merge_topk`.
@@ -15,10 +17,12 @@ A shard knows nothing of HTTP and nothing of its siblings: `search_features` of 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -35,15 +39,37 @@ from closeby.index import (
 )
 from closeby.index.errors import InvalidInputError
 
+from .clearing import superfluous
+from .durable_files import remove
 from .encoding import Features, decode_rows, encode_rows
-from .errors import NotReadyError
+from .errors import NotReadyError, StoreUnavailableError, TooManyRequestsError
 from .live import LivePoints
-from .store import CollectionRecord, Entry, LogRow, Op, Store, point_id, point_key
+from .manifest import SegmentEntry
+from .points_file import Names, PointsFile, Source
+from .sealing import MergeLike, OpenSegment, SealedFiles, SealingEngine
+from .store import CollectionRecord, Durability, Entry, LogRow, Op, Store, point_id, point_key
 
-__all__ = ["Answer", "Hit", "Point", "PointBatch", "Search", "Shard"]
+__all__ = ["Answer", "Hit", "Point", "PointBatch", "Sealing", "Search", "Shard"]
 
 REPLAY_CHUNK = 10_000
 """Log rows read, decoded and added at a time when a shard is loaded."""
+
+SEGMENT_POINTS = 16_384
+"""Points of a mutable segment: what has to be replayed after a crash is a few of these."""
+MAX_FROZEN = 2
+"""Full segments that may wait for sealing before writers have to wait."""
+MAX_FROZEN_IN_NEED = 64
+"""The same while sealing fails, for want of disk space for instance; then writes are refused."""
+ROOM_SECONDS = 10.0
+"""How long a writer waits."""
+SMALL_TAIL = 1_000
+"""Log rows which a clean stop leaves to the next start: replayed sooner than sealed."""
+LEAST_GARBAGE = 2_000
+"""Superfluous log rows that are worth removing, if they are also a quarter of the points."""
+GRACE_SECONDS = 2.0
+"""How long a superfluous row stays at least."""
+MAX_UNAPPLIED = 200_000
+"""Rows of writes which nobody waits for that may be on their way into the engine."""
 
 log = structlog.get_logger(__name__)
 
@@ -93,7 +119,7 @@ class Answer:
 
 @dataclass(slots=True)
 class _Committed:
-    """Rows of one request which are on disk and wait to enter the engine."""
+    """Rows of one request which are committed and wait to enter the engine."""
 
     ids: Sequence[int | str]
     features: Features | None
@@ -106,6 +132,10 @@ class _Committed:
     @property
     def is_put(self) -> bool:
         return self.features is not None
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.ids) - 1
 
 
 @dataclass(slots=True)
@@ -123,29 +153,70 @@ class _State:
     progress: Progress = field(default_factory=Progress)
     ready: bool = False
     fault: str | None = None
+    sealing_fault: str | None = None
+    applied_seq: int = 0
+    """All log rows of this collection up to here are in the engine."""
+    put_seq: int = 0
+    """The last of them that put a point."""
+    unapplied: int = 0
+    tail_rows: int = 0
+    """Log rows behind the sealed files."""
+    garbage: int = 0
+    """Log rows that are superfluous by now, about."""
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sealing:
+    """Where a shard keeps sealed segments.
+
+    `segment_points`: points of a mutable segment. `verify`: compare all checksums at start.
+    `on_frozen` is called when a segment waits for `Shard.seal`; None where nobody seals for us,
+    and then writers never wait for it.
+    """
+
+    directory: Path
+    segment_points: int = SEGMENT_POINTS
+    verify: bool = True
+    on_frozen: Callable[[], None] | None = None
 
 
 class Shard:
     """The points of one collection. All methods are thread-safe.
 
     `record.config` is a normalised configuration (`registry.CollectionConfig`).
-    `max_set_elements` bounds the distinct elements of one set. Call `load` before anything else.
+    `max_set_elements` bounds the distinct elements of one set. Without `sealing` all is replayed
+    from the log. Call `load` before anything else.
     """
 
     def __init__(
-        self, store: Store, record: CollectionRecord, *, max_set_elements: int = 1_000_000
+        self,
+        store: Store,
+        record: CollectionRecord,
+        *,
+        max_set_elements: int = 1_000_000,
+        sealing: Sealing | None = None,
     ) -> None:
         self.record = record
         self.featurizer: Featurizer = featurizer_from(record.config["features"])
         self.metric: str = record.config["metric"]
         self._store = store
         self._max_set_elements = max_set_elements
-        self._engine = _make_engine(record.config)
+        self._engine = _make_engine(record.config, sealing)
+        self._sealing = sealing if isinstance(self._engine, SealingEngine) else None
+        self._files: SealedFiles | None = None
+        self._open: dict[str, OpenSegment] = {}
         self._live = LivePoints()
         self._state = _State()
         # Rows on disk which are not yet in the engine, in seq order; see _apply_committed.
         self._committed: deque[_Committed] = deque()
         self._apply_lock = threading.Lock()
+        # Held while the set of sealed files changes.
+        self._publish_lock = threading.Lock()
+        self._room = threading.Condition()
+        # Whoever reads old versions from the log keeps it from being cleared.
+        self._reading_log = threading.Lock()
+        self._log_readers = 0
 
     # --- state ---------------------------------------------------------------------------------
 
@@ -168,13 +239,14 @@ class Shard:
         return self._state.fault
 
     def load(self, stop: threading.Event | None = None) -> None:
-        """Replay the log into the engine; `ready` afterwards.
+        """Map the sealed files and replay the log behind them; `ready` afterwards.
 
         Returns early, not ready, once `stop` is set. Raises StoreUnavailableError if the store
-        cannot be read; `fault` then says so.
+        cannot be read, CorruptFileError or OSError if a file cannot; `fault` then says so.
         """
         try:
-            self._replay(stop)
+            sealed_seq = 0 if self._sealing is None else self._open_files(self._sealing)
+            self._replay(sealed_seq, stop)
         except Exception as error:
             self._state.fault = str(error)
             raise
@@ -189,21 +261,23 @@ class Shard:
                 "points": len(engine),
                 "bytes": {name: int(size) for name, size in engine.nbytes.items()},
                 "explain": _plain(engine.explain()),
+                "sealed_segments": len(self._open),
             },
         }
 
     # --- writing -------------------------------------------------------------------------------
 
-    def upsert(self, batch: PointBatch) -> int:
+    def upsert(self, batch: PointBatch, durability: Durability = Durability.FSYNC) -> int:
         """Store points and make them searchable; the number of distinct ids.
 
-        Of an id which is given twice the last one wins. On return the points are on disk and the
-        next search finds them. Raises InvalidInputError with `row` (position in the batch) if an
-        input cannot be used, and what `Store.append` raises; then nothing was stored.
+        Of an id which is given twice the last one wins. On return the points are as safe and as
+        visible as `durability` says. Raises InvalidInputError with `row` (position in the batch)
+        if an input cannot be used, and what `Store.append` raises; then nothing was stored.
         """
         self._check_ready()
         if len(batch.ids) == 0:
             return 0
+        self._await_room()
         features = self._features(batch.inputs)
         payloads = batch.payloads or [None] * len(batch.ids)
         last = {point: row for row, point in enumerate(batch.ids)}
@@ -215,29 +289,57 @@ class Shard:
             Entry(point_key(batch.ids[row]), Op.PUT, encoded, source, payloads[row])
             for row, encoded, source in zip(rows, encode_rows(features), sources, strict=True)
         ]
-        self._write(
-            entries,
-            _Committed(list(last), features, [payloads[row] is not None for row in rows]),
-        )
+        write = _Committed(list(last), features, [payloads[row] is not None for row in rows])
+        self._write(entries, write, durability)
         return len(rows)
 
-    def delete(self, ids: Sequence[int | str]) -> int:
-        """Delete points; the number of those that existed. Durable and effective on return."""
+    def put_rows(self, entries: Sequence[Entry], durability: Durability) -> None:
+        """Store points that are encoded already: rows of another log, each point once.
+
+        Raises StoreUnavailableError if features are damaged, InvalidInputError if they are not
+        what this collection holds.
+        """
         self._check_ready()
-        known = [point for point in dict.fromkeys(ids) if self._live.seq(point) is not None]
+        self._await_room()
+        features = decode_rows([entry.features or b"" for entry in entries])
+        self._check_features(features)
+        ids = [point_id(entry.point) for entry in entries]
+        write = _Committed(ids, features, [entry.payload is not None for entry in entries])
+        self._write(list(entries), write, durability)
+
+    def delete(self, ids: Sequence[int | str], durability: Durability = Durability.FSYNC) -> int:
+        """Delete points; the number of those that existed. See `upsert` for `durability`."""
+        self._check_ready()
+        if durability == Durability.NONE:
+            # A point may be on its way in: what is not known yet cannot be left out.
+            known = list(dict.fromkeys(ids))
+        else:
+            alive = self._live.seqs(dict.fromkeys(ids))
+            known = [point for point in dict.fromkeys(ids) if point in alive]
         if not known:
             return 0
         entries = [Entry(point_key(point), Op.DELETE) for point in known]
         write = _Committed(known, None, [False] * len(known))
-        self._write(entries, write)
-        return write.deleted
+        self._write(entries, write, durability)
+        return write.deleted if durability != Durability.NONE else len(self._live.seqs(known))
 
-    def _write(self, entries: list[Entry], write: _Committed) -> None:
+    def _write(self, entries: list[Entry], write: _Committed, durability: Durability) -> None:
+        if self._state.unapplied > MAX_UNAPPLIED:
+            raise TooManyRequestsError(
+                f"{self._state.unapplied} points are on their way into the index", retry_after=1
+            )
+
         def on_commit(first: int) -> None:
             write.first = first
+            self._state.unapplied += len(entries)
             self._committed.append(write)
 
-        durable: Future[int] = self._store.append(self.record.id, entries, on_commit)
+        durable: Future[int] = self._store.append(
+            self.record.id, entries, on_commit, durable=durability == Durability.FSYNC
+        )
+        if durability == Durability.NONE:
+            durable.add_done_callback(lambda _: self._apply_soon())
+            return
         durable.result()
         with self._apply_lock:
             if not write.applied:
@@ -245,8 +347,16 @@ class Shard:
         if write.error is not None:
             raise write.error
 
+    def _apply_soon(self) -> None:
+        """Bring what is committed into the engine, in the store's thread.
+
+        If a request is doing so right now, it or the next one takes ours along.
+        """
+        with self._apply_lock:
+            self._apply_committed()
+
     def _apply_committed(self) -> None:
-        """Bring all that is on disk into the engine; the caller holds the lock.
+        """Bring all that is committed into the engine; the caller holds the lock.
 
         Whoever comes first does it for all who wait, in one `add`: rows come in seq order, since
         the store's writer queues them as it commits them.
@@ -259,7 +369,7 @@ class Shard:
         try:
             self._apply(writes)
         except Exception as error:
-            # On disk but not in the engine: only a replay can mend that.
+            # In the log but not in the engine: only a replay can mend that.
             self._state.fault = f"the engine failed: {error}"
             log.exception("engine_failed", collection=self.record.name)
             for write in writes:
@@ -269,8 +379,10 @@ class Shard:
                 )
         for write in writes:
             write.applied = True
+            self._state.unapplied -= len(write.ids)
 
     def _apply(self, writes: list[_Committed]) -> None:
+        before = self._live.seqs({point for write in writes for point in write.ids})
         latest: dict[int | str, int | None] = {}
         for write in writes:
             if write.is_put:
@@ -278,7 +390,7 @@ class Shard:
                 latest.update(zip(write.ids, seqs, strict=True))
                 continue
             for point in write.ids:
-                current = latest[point] if point in latest else self._live.seq(point)
+                current = latest[point] if point in latest else before.get(point)
                 write.deleted += current is not None
                 latest[point] = None
         batches: list[Features] = []
@@ -292,31 +404,46 @@ class Shard:
             added.extend(write.first + i for i in kept)
             whole = len(kept) == len(write.ids)
             batches.append(write.features if whole else _take(write.features, kept))
-        self._replace(latest, batches, added)
+        self._replace(latest, before, batches, added)
+        self._state.applied_seq = writes[-1].last
+        for write in writes:
+            self._state.tail_rows += len(write.ids)
+            self._state.garbage += 0 if write.is_put else len(write.ids)
 
     def _replace(
-        self, latest: dict[int | str, int | None], batches: list[Features], added: list[int]
+        self,
+        latest: dict[int | str, int | None],
+        before: dict[int | str, int],
+        batches: list[Features],
+        added: list[int],
     ) -> None:
         """Add the new versions, then remove those they replace: no moment without the point."""
         if added:
             self._engine.add(_concat(batches), ids=np.array(added, np.int64))
+            self._state.put_seq = added[-1]
         removed = []
         for point, seq in latest.items():
-            before = self._live.seq(point)
-            if before is not None:
-                removed.append(before)
-            self._live.settle(point, seq)
+            replaced = before.get(point)
+            if replaced is not None:
+                removed.append(replaced)
+            self._live.settle(point, seq, replaced)
         if removed:
             self._engine.remove(np.array(removed, np.int64))
+            self._state.garbage += len(removed)
+        if self._sealing is not None and self._sealing.on_frozen is not None and self.frozen:
+            self._sealing.on_frozen()
 
-    def _replay(self, stop: threading.Event | None) -> None:
+    def _replay(self, sealed_seq: int, stop: threading.Event | None) -> None:
         progress = self._state.progress
-        progress.total = self._store.count_rows(self.record.id)
-        for rows in self._store.read_from(self.record.id, 0, REPLAY_CHUNK):
+        progress.total = self._store.count_rows(self.record.id, sealed_seq)
+        self._state.applied_seq = sealed_seq
+        for rows in self._store.read_from(self.record.id, sealed_seq, REPLAY_CHUNK):
             if stop is not None and stop.is_set():
                 return
             self._apply_rows(rows)
             progress.rows += len(rows)
+            self._state.tail_rows = progress.rows
+            self._state.garbage += sum(row.op == Op.DELETE for row in rows)
             if progress.rows % (20 * REPLAY_CHUNK) == 0:
                 log.info(
                     "replaying",
@@ -332,25 +459,283 @@ class Shard:
             point: row.seq if row.op == Op.PUT else None
             for point, row in zip(ids, rows, strict=True)
         }
+        before = self._live.seqs(latest)
         kept = []
         for point, row in zip(ids, rows, strict=True):
             if latest[point] == row.seq:
                 self._live.announce(row.seq, point, has_payload=row.has_payload)
                 kept.append(row)
         features = decode_rows([row.features or b"" for row in kept])
-        self._replace(latest, [features], [row.seq for row in kept])
+        self._replace(latest, before, [features], [row.seq for row in kept])
+        self._state.applied_seq = rows[-1].seq
+
+    # --- sealing -------------------------------------------------------------------------------
+
+    @property
+    def frozen(self) -> int:
+        """Full mutable segments that wait for `seal`."""
+        return self._engine.frozen if isinstance(self._engine, SealingEngine) else 0
+
+    def seal(self) -> bool:
+        """Seal the oldest full mutable segment into files; False if there is none.
+
+        Reads and writes go on meanwhile. One thread at a time may seal. Raises OSError if the
+        files cannot be written, StoreUnavailableError; then all is as it was.
+        """
+        if self._files is None or not self.ready:
+            return False
+        assert isinstance(self._engine, SealingEngine)
+        with self._apply_lock:
+            merge: MergeLike | None = self._engine.next_seal()
+            if merge is None:
+                return False
+            ids = merge.sources[0].ids
+            recent = self._live.recent(np.sort(ids))
+            last = int(ids.max())
+            # Behind the last put there are only deletes, whose marks are published with it.
+            sealed_seq = self._state.applied_seq if last == self._state.put_seq else last
+        names = Names.of(
+            np.array([seq for seq, _, _ in recent], np.int64),
+            [point_key(point) for _, point, _ in recent],
+            [has_payload for _, _, has_payload in recent],
+        )
+        self._build(merge, [names], [], sealed_seq, ids.tolist())
+        with self._room:
+            self._room.notify_all()
+        return True
+
+    def merge(self) -> bool:
+        """Merge sealed segments into a larger one; False if nothing is due. See `seal`."""
+        if self._files is None or not self.ready:
+            return False
+        assert isinstance(self._engine, SealingEngine)
+        with self._apply_lock:
+            merge: MergeLike | None = self._engine.next_tier()
+            if merge is None:
+                return False
+            replaced = [self._open[source.segment.path.name] for source in merge.sources]
+        self._build(merge, [each.points for each in replaced], replaced, None, [])
+        return True
+
+    def seal_tail(self) -> None:
+        """Seal all that is not sealed yet, unless it is little: the next start is quick then.
+
+        To be called when no write is in progress. Raises what `seal` raises.
+        """
+        if self._files is None or not self.ready:
+            return
+        assert isinstance(self._engine, SealingEngine)
+        if self._store.count_rows(self.record.id, self._files.manifest.sealed_seq) < SMALL_TAIL:
+            return
+        with self._apply_lock:
+            self._engine.freeze()
+        while self.seal():
+            pass
+        if self._files.manifest.sealed_seq < self._state.applied_seq:
+            self.publish_marks()
+
+    def bound_tail(self) -> None:
+        """Let a segment that is not full be sealed where much was deleted or replaced since.
+
+        The log behind the sealed files is replayed at start, however few points it holds.
+        """
+        if self._files is None or not self.ready or self._state.tail_rows < self._longest_tail():
+            return
+        assert isinstance(self._engine, SealingEngine)
+        if self._state.put_seq > self._files.manifest.sealed_seq:
+            with self._apply_lock:
+                self._engine.freeze()
+        else:
+            self.publish_marks()
+
+    def _longest_tail(self) -> int:
+        assert self._sealing is not None
+        return 2 * self._sealing.segment_points
+
+    def clear_log(self, stop: threading.Event) -> bool:
+        """Remove log rows that nobody needs; False if there are too few to bother.
+
+        Raises StoreUnavailableError.
+        """
+        garbage = self._state.garbage
+        if not self.ready or garbage < max(LEAST_GARBAGE, len(self) // 4):
+            return False
+        with self._apply_lock:
+            live = self._live.all_seqs()
+            upto = self._state.applied_seq
+        if self._files is not None:
+            upto = min(upto, self._files.manifest.sealed_seq)
+        # What made a row superfluous must be on disk before the row goes.
+        self._store.sync()
+        # A search that found a version just now may still read its payload.
+        if stop.wait(GRACE_SECONDS):
+            return False
+        for gone in superfluous(self._store, self.record.id, live, upto):
+            with self._reading_log:
+                if self._log_readers or stop.is_set():
+                    return False
+                self._store.delete_rows(gone)
+            self._state.garbage -= len(gone)
+        # What is left lies behind the sealed files, or was counted too often.
+        self._state.garbage = min(self._state.garbage, garbage // 2)
+        return True
+
+    def publish_marks(self) -> None:
+        """Publish which sealed points are dead, if nothing but deletes waits to be sealed."""
+        assert self._files is not None
+        self._store.sync()
+        with self._publish_lock:
+            with self._apply_lock:
+                if self._state.put_seq > self._files.manifest.sealed_seq:
+                    return
+                marks = {file.path.name: file.dead.copy() for file in self._live.sealed}
+                sealed_seq = self._state.applied_seq
+            manifest = self._files.manifest
+            self._files.publish(manifest.segments, marks, sealed_seq, manifest.engine)
+        self._count_tail()
+
+    def _build(
+        self,
+        merge: MergeLike,
+        names: Sequence[Source],
+        replaced: list[OpenSegment],
+        sealed_seq: int | None,
+        recent: list[int],
+    ) -> None:
+        """Build the files of a merge, publish them, and let engine and readers take them up."""
+        assert self._files is not None
+        start = time.perf_counter()
+        path, points_path = self._files.new_path("segment"), self._files.new_path("points")
+        written = [path, points_path]
+        try:
+            segment = merge.build(path)
+            new: OpenSegment | None = None
+            if not len(segment):
+                remove([path])
+            else:
+                points = PointsFile.write(points_path, np.sort(segment.ids), names)
+                entry = SegmentEntry(
+                    self._files.number_of(path),
+                    merge.chunks,
+                    self._files.entry(path),
+                    self._files.entry(points_path),
+                )
+                new = OpenSegment(entry, points)
+            # What the files hold must be in the log first: it is the truth.
+            self._store.sync()
+            with self._publish_lock:
+                self._take_up(merge, segment, new, replaced, sealed_seq, recent)
+        except BaseException as error:
+            if not self._files.may_list(written):
+                remove(written)
+            self._state.sealing_fault = str(error)
+            raise
+        self._state.sealing_fault = None
+        if sealed_seq is not None:
+            self._count_tail()
+        log.debug(
+            "sealed" if sealed_seq is not None else "merged",
+            collection=self.record.name,
+            points=0 if new is None else len(new.points),
+            seconds=round(time.perf_counter() - start, 3),
+        )
+
+    def _take_up(
+        self,
+        merge: MergeLike,
+        segment: Any,
+        new: OpenSegment | None,
+        replaced: list[OpenSegment],
+        sealed_seq: int | None,
+        recent: list[int],
+    ) -> None:
+        """Publish a new segment in the place of others; the caller holds the publish lock."""
+        assert self._files is not None
+        assert isinstance(self._engine, SealingEngine)
+        if self._state.closed:
+            raise StoreUnavailableError("the collection was deleted")
+        opened = {name: each for name, each in self._open.items() if each not in replaced}
+        if new is not None:
+            opened[new.entry.segment.name] = new
+        with self._apply_lock:
+            marks = {each.points.path.name: each.points.dead.copy() for each in opened.values()}
+            if new is not None:
+                marks[new.points.path.name] = ~self._live.are_live(new.points.seqs)
+        before = self._files.manifest
+        self._files.publish(
+            [each.entry for each in opened.values()],
+            marks,
+            before.sealed_seq if sealed_seq is None else sealed_seq,
+            self._engine.parameters,
+        )
+        with self._apply_lock:
+            self._engine.finish(merge, segment)
+            self._live.publish(
+                None if new is None else new.points, [each.points for each in replaced], recent
+            )
+            self._open = opened
+
+    def _count_tail(self) -> None:
+        assert self._files is not None
+        self._state.tail_rows = self._store.count_rows(
+            self.record.id, self._files.manifest.sealed_seq
+        )
+
+    def _open_files(self, sealing: Sealing) -> int:
+        """Map what is sealed; the seq up to which that is all of the log."""
+        assert isinstance(self._engine, SealingEngine)
+        self._files = SealedFiles(sealing.directory, self.record.id)
+        manifest, opened = self._files.open(verify=sealing.verify)
+        if opened:
+            # Of our own: the number of points of a segment may change with the settings, and ids
+            # are seqs, so those that are replayed are new.
+            own = {"capacity": sealing.segment_points, "next_id": manifest.sealed_seq + 1}
+            largest_first = sorted(opened, key=lambda each: -each.entry.chunks)
+            self._engine = self._engine.restored(
+                manifest.engine | own,
+                [(e.entry.chunks, sealing.directory / e.entry.segment.name) for e in largest_first],
+                verify=False,
+                settle=False,
+            )
+            dead = [each.points.seqs[each.points.dead] for each in opened]
+            self._engine.remove(np.concatenate(dead))
+            self._live.restore([each.points for each in opened])
+            self._open = {each.entry.segment.name: each for each in opened}
+        return manifest.sealed_seq
+
+    def close(self) -> None:
+        """The collection was deleted: publish nothing any more."""
+        with self._publish_lock:
+            self._state.closed = True
+
+    def _await_room(self) -> None:
+        """Wait while full segments come in faster than they are sealed."""
+        if self._sealing is None or self._sealing.on_frozen is None or self.frozen < MAX_FROZEN:
+            return
+        fault = self._state.sealing_fault
+        if fault is not None:
+            if self.frozen < MAX_FROZEN_IN_NEED:
+                return
+            raise StoreUnavailableError(f"segments cannot be sealed: {fault}", retry_after=5)
+        with self._room:
+            if not self._room.wait_for(
+                lambda: self.frozen < MAX_FROZEN or self._state.sealing_fault is not None,
+                ROOM_SECONDS,
+            ):
+                raise TooManyRequestsError("segments are being sealed", retry_after=1)
 
     # --- reading -------------------------------------------------------------------------------
 
     def get(self, ids: Sequence[int | str]) -> tuple[list[Point], list[int | str]]:
         """The points of `ids` in that order, and the ids which do not exist. Repeats count once."""
         self._check_ready()
-        seqs = {point: self._live.seq(point) for point in dict.fromkeys(ids)}
-        rows = self._store.get([seq for seq in seqs.values() if seq is not None])
+        wanted = list(dict.fromkeys(ids))
+        seqs = self._live.seqs(wanted)
+        rows = self._store.get(list(seqs.values()))
         found: list[Point] = []
         missing: list[int | str] = []
-        for point, seq in seqs.items():
-            row = rows.get(seq) if seq is not None else None
+        for point in wanted:
+            row = rows.get(seqs.get(point, -1))
             if row is None:
                 missing.append(point)
             else:
@@ -392,9 +777,10 @@ class Shard:
         names: dict[int, int | str | None] = {}
         gone: list[int] = []
         asked: list[int] = []
-        for seq in {seq for row in found for seq, _ in row}:
-            names[seq], has_payload = self._live.version(seq)
-            if names[seq] is None:
+        versions = self._live.versions({seq for row in found for seq, _ in row})
+        for seq, (point, has_payload) in versions.items():
+            names[seq] = point
+            if point is None:
                 gone.append(seq)
             elif has_payload:
                 asked.append(seq)
@@ -414,6 +800,10 @@ class Shard:
     def _features(self, inputs: Sequence[Any] | np.ndarray[Any, Any]) -> Features:
         """Features of raw inputs, each row of which can be stored and searched."""
         features: Features = self.featurizer.features(cast(Sequence[Any], inputs))
+        self._check_features(features)
+        return features
+
+    def _check_features(self, features: Features) -> None:
         # Checked only: what is stored is what was given, not what an engine makes of it.
         self._engine.check(features)
         name = self.featurizer.field
@@ -430,7 +820,6 @@ class Shard:
                     row=int(sizes.argmax()),
                     limit=self._max_set_elements,
                 )
-        return features
 
     def _sources(self, inputs: list[Any]) -> list[bytes | None]:
         """Raw inputs as they are kept, where the features alone do not give them back."""
@@ -484,7 +873,7 @@ def _name(
     return hits
 
 
-def _make_engine(config: dict[str, Any]) -> Engine:
+def _make_engine(config: dict[str, Any], sealing: Sealing | None) -> Engine:
     """The engine of a collection; "auto" means flinng for sets and flat for vectors."""
     name = config["index"]
     is_vector = config["features"]["kind"] == "vector"
@@ -492,11 +881,18 @@ def _make_engine(config: dict[str, Any]) -> Engine:
         name = "flat" if is_vector else "flinng"
     if name == "flat":
         return FlatIndex(metric=config["metric"])
-    return FlinngIndex(
-        metric=config["metric"],
-        seed=config["seed"],
-        target_recall=config["target_recall"],
-        threshold=config["threshold"],
+    options: dict[str, Any] = {}
+    if sealing is not None:
+        options = {"capacity": sealing.segment_points, "settle": False}
+    return cast(
+        Engine,
+        FlinngIndex(
+            metric=config["metric"],
+            seed=config["seed"],
+            target_recall=config["target_recall"],
+            threshold=config["threshold"],
+            **options,
+        ),
     )
 
 

@@ -18,8 +18,13 @@ Group commit: requests queue their writes; one thread takes all that are waiting
 one transaction and completes them after the commit (one fsync for all). A write that cannot be
 done is separated from the others and fails alone.
 
-There is no index on the point id. Random ids halve the ingest rate, and a shard knows the
-current seq of its points anyway.
+A group of which no write asks for it is committed without fsync (`Durability`): it outlives the
+process, and the machine's failure once `sync` was called or `SYNC_SECONDS` have passed. The log on
+disk is always a prefix of the log: no write is there without those before it.
+
+Rows of replaced and deleted points are removed by whoever knows that nobody needs them any more
+(`delete_rows`). There is no index on the point id: random ids halve the ingest rate, and a shard
+knows the current seq of its points anyway.
 
 Plain SQLAlchemy Core types throughout; what is special to SQLite is in `_tune_sqlite`.
 """
@@ -29,6 +34,7 @@ from __future__ import annotations
 import collections
 import datetime
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -50,6 +56,7 @@ from .errors import (
 
 __all__ = [
     "CollectionRecord",
+    "Durability",
     "Entry",
     "LogRow",
     "Op",
@@ -64,6 +71,10 @@ MAX_GROUP_ROWS = 20_000
 """Rows of one transaction: bounds how long a small write waits behind large ones."""
 PURGE_ROWS = 5_000
 """Rows of a deleted collection which are removed between two other transactions."""
+DELETE_ROWS = 500
+"""Log rows removed in one transaction: bounds how long a write waits behind it."""
+SYNC_SECONDS = 1.0
+"""How long a commit without fsync may stay without one."""
 LOOKUP_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """Lookups are padded to one of these sizes, so that few statements are ever prepared."""
 
@@ -108,6 +119,19 @@ _log = sa.Table(
     sa.Column("payload", sa.LargeBinary),
     sa.Index("log_by_collection", "collection", "seq"),
 )
+
+
+class Durability(IntEnum):
+    """When a write is acknowledged.
+
+    NONE      it is in the queue: lost if the process dies now
+    INDEXED   it is committed and found by queries: lost if the machine fails within a second
+    FSYNC     it is also on disk: never lost
+    """
+
+    NONE = 0
+    INDEXED = 1
+    FSYNC = 2
 
 
 class Op(IntEnum):
@@ -170,6 +194,7 @@ class _Write:
     entries: Sequence[Entry]
     on_commit: Callable[[int], None] | None
     done: Future[int]
+    durable: bool
 
 
 @dataclass(slots=True)
@@ -189,6 +214,9 @@ class Store:
 
     def __init__(self, url: str | sa.URL, *, max_queued_rows: int = 200_000) -> None:
         self._engine = _open_engine(url)
+        # Commits that need not be on disk at once; see Durability.
+        self._relaxed = _open_engine(url, relaxed=True)
+        self._unsynced_since: float | None = None
         self._insert = str(_log.insert().compile(dialect=self._engine.dialect))
         self._positional = self._engine.dialect.positional
         self._driver_error: type[Exception] = self._engine.dialect.loaded_dbapi.Error
@@ -200,13 +228,15 @@ class Store:
         self._closing = False
         self.commits = 0
         """Transactions committed since the store was opened."""
+        self.failed_rows = 0
+        """Rows that could not be written since the store was opened."""
         try:
             self._prepare_schema()
         except sa.exc.DBAPIError as error:
-            self._engine.dispose()
+            self._dispose()
             raise DataDirError(f"the store cannot be opened: {error.orig}") from error
         except BaseException:
-            self._engine.dispose()
+            self._dispose()
             raise
         self._writer = threading.Thread(target=self._write_loop, name="closeby-store", daemon=True)
         self._writer.start()
@@ -223,6 +253,11 @@ class Store:
             self._closing = True
             self._wake.notify_all()
         self._writer.join()
+        self._dispose()
+
+    def _dispose(self) -> None:
+        # Last the engine whose connections sync: SQLite's last one to close moves the log over.
+        self._relaxed.dispose()
         self._engine.dispose()
 
     @property
@@ -265,6 +300,31 @@ class Store:
 
         self._submit(run)
 
+    def rename_collection(
+        self, collection: int, name: str, instead_of: int | None
+    ) -> CollectionRecord:
+        """Give a collection a name; the one that has it (`instead_of`) is deleted in the same step.
+
+        Raises CollectionNotFoundError, CollectionExistsError if another one has the name.
+        """
+        mine = _collections.c.id == collection
+
+        def run(connection: sa.Connection) -> CollectionRecord:
+            if instead_of is not None:
+                connection.execute(_collections.delete().where(_collections.c.id == instead_of))
+                connection.execute(_discarded.insert().values(collection=instead_of))
+            taken = sa.select(_collections.c.id).where(_collections.c.name == name)
+            if connection.execute(taken).first() is not None:
+                raise CollectionExistsError(f"collection {name!r} exists")
+            connection.execute(_collections.update().where(mine).values(name=name))
+            row = connection.execute(sa.select(_collections).where(mine)).first()
+            if row is None:
+                raise CollectionNotFoundError("the collection was deleted")
+            return CollectionRecord(row.id, row.name, row.config, row.created_at)
+
+        record: CollectionRecord = self._submit(run)
+        return record
+
     def list_collections(self) -> list[CollectionRecord]:
         """All collections, by name."""
         with self._reading() as connection:
@@ -278,8 +338,12 @@ class Store:
         collection: int,
         entries: Sequence[Entry],
         on_commit: Callable[[int], None] | None = None,
+        *,
+        durable: bool = True,
     ) -> Future[int]:
-        """Queue `entries`; the future gives the seq of the first, once all are on disk.
+        """Queue `entries`; the future gives the seq of the first, once all are committed.
+
+        Committed is on disk, unless `durable` is false: then a failing machine may lose it.
 
         The others follow without a gap. `on_commit` is called with that seq in the writer's
         thread, in log order, before the future is done; it must be quick and must not raise.
@@ -288,7 +352,7 @@ class Store:
         """
         if not entries:
             raise ValueError("nothing to append")
-        write = _Write(collection, entries, on_commit, Future())
+        write = _Write(collection, entries, on_commit, Future(), durable)
         with self._wake:
             # A single write larger than the bound still goes through an empty queue.
             if self._queued_rows and self._queued_rows + len(entries) > self._max_queued_rows:
@@ -298,6 +362,24 @@ class Store:
             self._enqueue(write)
             self._queued_rows += len(entries)
         return write.done
+
+    def sync(self) -> None:
+        """Return once all that was committed before is on disk. Raises StoreUnavailableError."""
+        if self._unsynced_since is not None:
+            self._submit(_touch)
+
+    def delete_rows(self, seqs: Sequence[int]) -> None:
+        """Remove log rows, in this order, in several small transactions.
+
+        Raises StoreUnavailableError; then the first ones may be gone.
+        """
+        for start in range(0, len(seqs), DELETE_ROWS):
+            part = list(seqs[start : start + DELETE_ROWS])
+
+            def run(connection: sa.Connection, part: list[int] = part) -> None:
+                connection.execute(_log.delete().where(_log.c.seq.in_(part)))
+
+            self._submit(run)
 
     def _submit(self, run: Callable[[sa.Connection], Any]) -> Any:
         task = _Task(run, Future())
@@ -316,6 +398,8 @@ class Store:
         while True:
             group = self._next_group(wait=not purging)
             if group is None:
+                if self._unsynced_since is not None:
+                    self._sync_now()
                 return
             if not group:
                 purging = self._purge_some()
@@ -324,12 +408,31 @@ class Store:
                 purging = True
             else:
                 self._commit_group([item for item in group if isinstance(item, _Write)])
+            if self._sync_is_due():
+                self._sync_now()
+
+    def _sync_is_due(self) -> bool:
+        since = self._unsynced_since
+        return since is not None and time.monotonic() - since >= SYNC_SECONDS
+
+    def _sync_now(self) -> None:
+        try:
+            with self._engine.begin() as connection:
+                _touch(connection)
+        except sa.exc.DBAPIError as error:
+            log.warning("sync_failed", error=str(error))
+            self._unsynced_since = time.monotonic()
+        else:
+            self._unsynced_since = None
 
     def _next_group(self, *, wait: bool) -> list[_Write | _Task] | None:
         """Writes for one transaction, or one task; empty if there is none; None at the end."""
         with self._wake:
-            while wait and not self._queue and not self._closing:
-                self._wake.wait()
+            while wait and not self._queue and not self._closing and not self._sync_is_due():
+                since = self._unsynced_since
+                self._wake.wait(
+                    None if since is None else max(0.0, since + SYNC_SECONDS - time.monotonic())
+                )
             if not self._queue:
                 return None if self._closing else []
             group = [self._queue.popleft()]
@@ -367,11 +470,13 @@ class Store:
                 self._commit_group([write])
             return
         log.error("commit_failed", error=str(error), rows=len(writes[0].entries))
+        self.failed_rows += len(writes[0].entries)
         writes[0].done.set_exception(_unavailable(error))
 
     def _insert_group(self, writes: list[_Write]) -> list[int | Exception]:
         """The first seq of each write, or why it was left out; on disk on return."""
-        with self._engine.begin() as connection:
+        durable = any(write.durable for write in writes)
+        with (self._engine if durable else self._relaxed).begin() as connection:
             total = sum(len(write.entries) for write in writes)
             seq = _take(connection, "log", total)
             wanted = {write.collection for write in writes}
@@ -393,6 +498,10 @@ class Store:
             if rows:
                 connection.exec_driver_sql(self._insert, self._parameters(rows))
         self.commits += 1
+        if durable:
+            self._unsynced_since = None
+        elif self._unsynced_since is None:
+            self._unsynced_since = time.monotonic()
         return firsts
 
     def _parameters(self, rows: list[tuple[Any, ...]]) -> Any:
@@ -411,6 +520,7 @@ class Store:
             task.done.set_exception(_unavailable(error))
         else:
             self.commits += 1
+            self._unsynced_since = None
             task.done.set_result(result)
 
     def _purge_some(self) -> bool:
@@ -484,9 +594,37 @@ class Store:
             if payload is not None
         }
 
-    def count_rows(self, collection: int) -> int:
-        """Log rows of the collection, superseded ones and deletions included."""
-        statement = sa.select(sa.func.count()).where(_log.c.collection == collection)
+    def seqs(
+        self, collection: int, after: int, upto: int, chunk: int = 100_000
+    ) -> Iterator[list[int]]:
+        """Seqs of the collection's rows in `after` < seq <= `upto`, rising, `chunk` at a time.
+
+        Reads the index alone. Raises StoreUnavailableError.
+        """
+        statement = (
+            sa.select(_log.c.seq)
+            .where(
+                _log.c.collection == collection,
+                _log.c.seq > sa.bindparam("after"),
+                _log.c.seq <= upto,
+            )
+            .order_by(_log.c.seq)
+            .limit(chunk)
+        )
+        while True:
+            with self._reading() as connection:
+                found = list(connection.scalars(statement, {"after": after}))
+            if found:
+                yield found
+                after = found[-1]
+            if len(found) < chunk:
+                return
+
+    def count_rows(self, collection: int, after: int = 0) -> int:
+        """Log rows of the collection behind `after`, superseded ones and deletions included."""
+        statement = sa.select(sa.func.count()).where(
+            _log.c.collection == collection, _log.c.seq > after
+        )
         with self._reading() as connection:
             return int(connection.execute(statement).scalar_one())
 
@@ -592,17 +730,37 @@ def _take(connection: sa.Connection, name: str, count: int) -> int:
     return int(following) - count
 
 
+def _touch(connection: sa.Connection) -> None:
+    """Write something: the commit brings all commits before it to the disk."""
+    mine = _head.c.name == "log"
+    connection.execute(_head.update().where(mine).values(next=_head.c.next))
+
+
 def _unavailable(error: Exception) -> StoreUnavailableError:
     # The driver's own words ("disk full") help; the statement and its parameters do not.
     reason = getattr(error, "orig", None) or error
     return StoreUnavailableError(f"the store failed: {reason}", retry_after=1)
 
 
-def _open_engine(url: str | sa.URL) -> sa.Engine:
-    engine = sa.create_engine(url, pool_size=8, max_overflow=64)
+def _open_engine(url: str | sa.URL, *, relaxed: bool = False) -> sa.Engine:
+    """A pool of connections; those of a relaxed one commit without waiting for the disk."""
+    engine = sa.create_engine(url, pool_size=1 if relaxed else 8, max_overflow=64)
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _tune_sqlite)
+        if relaxed:
+            sa.event.listen(engine, "connect", _relax_sqlite)
+    elif relaxed:
+        sa.event.listen(engine, "connect", _relax_postgresql)
     return engine
+
+
+def _relax_sqlite(connection: Any, _record: object) -> None:
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _relax_postgresql(connection: Any, _record: object) -> None:
+    connection.execute("SET synchronous_commit TO off")
+    connection.commit()
 
 
 def _tune_sqlite(connection: Any, _record: object) -> None:

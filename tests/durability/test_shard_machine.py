@@ -1,0 +1,218 @@
+"""A shard against a dict with exact search, through seals, merges, restarts and crashes."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+from closeby.service import shard as shard_module
+from closeby.service.shard import PointBatch, Sealing, Search, Shard
+from closeby.service.store import Durability, Store
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+)
+
+CONFIG: dict[str, Any] = {
+    "metric": "jaccard",
+    "features": {"kind": "ids"},
+    "index": "flinng",
+    "target_recall": 0.95,
+    "threshold": 0.5,
+    "seed": 0,
+}
+point_ids = st.one_of(st.integers(0, 30), st.sampled_from(["0", "1", "a", "ü", "x" * 300]))
+small_sets = st.frozensets(st.integers(0, 12), min_size=1, max_size=5)
+durabilities = st.sampled_from([Durability.FSYNC, Durability.INDEXED])
+Model = dict[int | str, tuple[frozenset[int], bytes | None]]
+
+
+class ShardMachine(RuleBasedStateMachine):
+    """Segments of 4 points, so that a few steps fill several tiers."""
+
+    segment_points = 4
+
+    @initialize()
+    def start(self) -> None:
+        self.folder = TemporaryDirectory()
+        self.path = Path(self.folder.name)
+        self.store = Store.open_directory(self.path)
+        self.record = self.store.create_collection("a", CONFIG)
+        self.model: Model = {}
+        self.version = 0
+        self.copies: list[tuple[Path, Model]] = []
+        self.open()
+
+    def open(self) -> None:
+        sealing = Sealing(self.path / "1", self.segment_points)
+        self.shard = Shard(self.store, self.record, sealing=sealing)
+        self.shard.load()
+
+    @rule(
+        points=st.lists(st.tuples(point_ids, small_sets, st.booleans()), max_size=9),
+        durability=durabilities,
+    )
+    def upsert(
+        self, points: list[tuple[int | str, frozenset[int], bool]], durability: Durability
+    ) -> None:
+        payloads: list[bytes | None] = []
+        for point, elements, has_payload in points:
+            self.version += 1
+            payload = b'{"v":%d}' % self.version if has_payload else None
+            payloads.append(payload)
+            self.model[point] = (elements, payload)
+        batch = PointBatch([p for p, _, _ in points], [list(e) for _, e, _ in points], payloads)
+        assert self.shard.upsert(batch, durability) == len({p for p, _, _ in points})
+
+    @rule(ids=st.lists(point_ids, min_size=1, max_size=8), durability=durabilities)
+    def delete(self, ids: list[int | str], durability: Durability) -> None:
+        present = {point for point in ids if point in self.model}
+        assert self.shard.delete(ids, durability) == len(present)
+        for point in present:
+            del self.model[point]
+
+    @rule(ids=st.lists(point_ids, min_size=1, max_size=6))
+    def get(self, ids: list[int | str]) -> None:
+        self.check_points(ids)
+
+    @rule(query=small_sets, limit=st.integers(1, 6), threshold=st.sampled_from([None, 0.5]))
+    def search(self, query: frozenset[int], limit: int, threshold: float | None) -> None:
+        row = self.shard.search([list(query)], Search(limit=limit, threshold=threshold)).hits[0]
+        exact = {
+            point: len(query & elements) / len(query | elements)
+            for point, (elements, _) in self.model.items()
+        }
+        for hit in row:
+            assert hit.score == pytest.approx(exact[hit.id], abs=1e-6)
+            assert hit.payload == self.model[hit.id][1]
+        assert len({hit.id for hit in row}) == len(row) <= limit
+        scores = [hit.score for hit in row]
+        assert scores == sorted(scores, reverse=True)
+        # Group tests promise near points only, and equal ones always.
+        assert scores.count(1.0) == min([*exact.values()].count(1.0), limit)
+
+    @rule()
+    def seal(self) -> None:
+        self.shard.seal()
+
+    @rule()
+    def merge(self) -> None:
+        self.shard.merge()
+
+    @rule()
+    def publish_marks(self) -> None:
+        self.shard.publish_marks()
+
+    @rule()
+    def clear_log(self) -> None:
+        self.shard.clear_log(threading.Event())
+
+    @rule()
+    def settle(self) -> None:
+        while self.shard.seal() or self.shard.merge():
+            pass
+
+    @rule()
+    def restart(self) -> None:
+        self.shard.seal_tail()
+        self.store.close()
+        self.store = Store.open_directory(self.path)
+        self.open()
+
+    @rule()
+    def crash(self) -> None:
+        """The process forgets everything; files are as they are."""
+        self.store.sync()
+        self.store.close()
+        self.store = Store.open_directory(self.path)
+        assert self.store.list_collections() == [self.record]
+        self.open()
+        self.check_points([*self.model])
+
+    @rule()
+    def lose_files(self) -> None:
+        """The log is the truth: without its files a shard is the same."""
+        self.store.sync()
+        for file in (self.path / "1").iterdir():
+            file.unlink()
+        self.open()
+        self.check_points([*self.model])
+
+    def check_points(self, ids: list[int | str]) -> None:
+        found, missing = self.shard.get(ids)
+        wanted = list(dict.fromkeys(ids))
+        assert missing == [point for point in wanted if point not in self.model]
+        assert [(p.id, frozenset(p.value), p.payload) for p in found] == [
+            (point, *self.model[point]) for point in wanted if point in self.model
+        ]
+
+    @invariant()
+    def counts(self) -> None:
+        if hasattr(self, "model"):
+            assert len(self.shard) == len(self.model)
+            assert self.shard.describe()["index_stats"]["points"] == len(self.model)
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            if hasattr(self, "shard"):
+                self.check_points([*self.model])
+            self.store.close()
+            self.folder.cleanup()
+
+
+@pytest.fixture(autouse=True)
+def _everything_is_worth_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_module, "SMALL_TAIL", 3)
+    monkeypatch.setattr(shard_module, "LEAST_GARBAGE", 1)
+    monkeypatch.setattr(shard_module, "GRACE_SECONDS", 0.0)
+
+
+def _settings(examples: int, steps: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        # No shrinking: each step opens stores on disk, so it would take many minutes.
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],
+        suppress_health_check=[*HealthCheck],
+    )
+
+
+TestShardMachine = ShardMachine.TestCase
+TestShardMachine.settings = _settings(12, 30)
+
+
+class LongShardMachine(ShardMachine):
+    """The same with larger segments and more steps."""
+
+    segment_points = 7
+
+
+TestLongShardMachine = pytest.mark.slow(LongShardMachine.TestCase)
+TestLongShardMachine.settings = _settings(60, 60)
+
+
+def test_keys_of_equal_hash_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from closeby.service import points_file
+
+    seqs = np.arange(5, 12)
+    keys = [f'"{name}"' for name in "abcdefg"]
+    names = points_file.Names.of(seqs, keys, [i % 2 == 0 for i in range(7)])
+    monkeypatch.setattr(points_file.xxhash, "xxh3_64_intdigest", lambda _: 77)
+    file = points_file.PointsFile.write(tmp_path / "p", seqs, [names])
+    assert file.find(points_file.key_hashes(['"c"', '"x"']), ['"c"', '"x"']) == {'"c"': 7}
+    assert file.mark_dead(7)
+    assert not file.mark_dead(7)
+    assert file.find(points_file.key_hashes(['"c"']), ['"c"']) == {}
+    assert file.alive == 6
+    assert [file.has_payload(i) for i in range(7)] == [i % 2 == 0 for i in range(7)]
