@@ -178,6 +178,10 @@ def test_recall_below_the_promise_is_a_failure(little_data, temporary_files, mon
 @contextmanager
 def demo_process(temporary):
     """A demo that has started its server: the process and the URL."""
+    # A shell starts what it puts in the background with SIGINT ignored, and that is inherited; a
+    # signal with a handler is not.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "closeby.service", "demo"],
         stdout=subprocess.PIPE,
