@@ -34,9 +34,12 @@ struct Marks {
     }
 
     void set(int64_t point) {
-        points[point >> 6] |= uint64_t{1} << (point & 63);
-        words[point >> 12] |= uint64_t{1} << (point >> 6 & 63);
-        blocks[point >> 18] |= uint64_t{1} << (point >> 12 & 63);
+        uint64_t& word = points[point >> 6];
+        if (word == 0) {
+            words[point >> 12] |= uint64_t{1} << (point >> 6 & 63);
+            blocks[point >> 18] |= uint64_t{1} << (point >> 12 & 63);
+        }
+        word |= uint64_t{1} << (point & 63);
     }
 
     // Writes all marked points and clears the marks.
