@@ -50,6 +50,9 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         *_rows(result),
     ]
+    promises = _promises(result)
+    if promises:
+        lines += ["", "## What was promised", "", *promises]
     if result["left_out"]:
         lines += ["", "Left out: " + "; ".join(result["left_out"]) + "."]
     return "\n".join(lines) + "\n"
@@ -111,3 +114,20 @@ def _rows(result: dict[str, Any]) -> list[str]:
                 + [_number(row[measure], 3) for measure in MEASURES]
             )
     return table(head, rows)
+
+
+def _promises(result: dict[str, Any]) -> list[str]:
+    """Predicted recall at the threshold against the measured recall of near neighbours."""
+    rows = [
+        [
+            record["label"],
+            f"{row['setting']['target_recall']:g}",
+            f"{row['promised']:.3f}",
+            f"{row['near']:.3f}",
+            f"{row['near'] - row['promised']:+.3f}",
+        ]
+        for record in result["subjects"]
+        for row in record["settings"]
+        if row.get("promised") is not None
+    ]
+    return table(["index", "asked for", "promised", "near", "difference"], rows) if rows else []

@@ -41,7 +41,7 @@ def main() -> None:
     singles = [subject.convert(part) for part in _rows(queries, min(SINGLES, len(queries)))]
     record["settings"] = []
     for number, setting in enumerate(job["settings"]):
-        measured: dict[str, Any] = {"setting": setting}
+        measured: dict[str, Any] = {"setting": setting, "promised": subject.promise(**setting)}
         answers = {}
         for k in (10, 100):
             answers[f"k{k}"], times = _timed(subject, prepared, k, setting, job)

@@ -38,6 +38,10 @@ class Flinng(Subject):
         """See :class:`Subject`."""
         return dict(self._index.explain())
 
+    def promise(self, **setting: Any) -> float:
+        """See :class:`Subject`."""
+        return float(self._index.recall_estimate(**setting))
+
 
 class Lsh(Flinng):
     """LSH tables with the same sketches and re-rank; parameters are those of ``LshIndex``."""

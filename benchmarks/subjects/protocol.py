@@ -49,6 +49,11 @@ class Subject:
         """What the engine chose by itself."""
         return {}
 
+    def promise(self, **setting: Any) -> float | None:
+        """The recall of near neighbours that the engine predicts for a setting, if it does."""
+        del setting
+        return None
+
     def reported(self) -> dict[str, Any]:
         """Measurements of the build that another program made, to replace the harness's own."""
         return {}
