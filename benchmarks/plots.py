@@ -84,9 +84,14 @@ def _recall(result: dict[str, Any], path: Path) -> Path:
             axis.plot(xs, ys, "o", mfc="none", mec="black", ms=11, label="Pareto front of all")
         axis.set(title=title, xlabel="recall", ylabel="µs a query", yscale="log")
         axis.grid(alpha=0.3, which="both")
-    axes.flat[0].legend(fontsize=8)
+    handles: dict[str, Any] = {}
+    for axis in axes.flat:
+        handles |= {
+            label: line for line, label in zip(*axis.get_legend_handles_labels(), strict=True)
+        }
     figure.suptitle(_title(result))
-    return _save(figure, path)
+    figure.legend(handles.values(), handles, loc="lower center", ncols=5, fontsize=9)
+    return _save(figure, path, bottom=0.07)
 
 
 def _own(record: dict[str, Any], points: int) -> float | None:
@@ -142,8 +147,8 @@ def curve(rows: list[dict[str, Any]], path: Path, title: str) -> Path:
     return _save(figure, path)
 
 
-def _save(figure: Any, path: Path) -> Path:
-    figure.tight_layout()
+def _save(figure: Any, path: Path, bottom: float = 0.0) -> Path:
+    figure.tight_layout(rect=(0, bottom, 1, 1))
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path
