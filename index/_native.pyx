@@ -286,6 +286,29 @@ def insert_into_groups(
                 <int32_t>bitmaps.shape[0], &keys[0, 0], first, keys.shape[0])
 
 
+def cell_counts(const uint8_t[:, :, ::1] bitmaps not None, int64_t cells,
+                const uint32_t[::1] keys not None):
+    """How many tests each cell passes for one query, uint16 (cells,). keys: uint32 (tables,)."""
+    cdef GroupTests tests
+    tests.bitmaps = &bitmaps[0, 0, 0]
+    tests.stride = bitmaps.shape[2]
+    tests.cells = cells
+    tests.tables = <int32_t>bitmaps.shape[0]
+    tests.range_bits = _range_bits(bitmaps.shape[1])
+    tests.group_size = 1
+    if tests.stride % STRIDE_ALIGNMENT or not 0 <= cells <= tests.stride * 8:
+        raise ValueError("bitmaps must be aligned, with a bit for each cell")
+    if not 1 <= tests.tables <= 65535 or keys.shape[0] != tests.tables:
+        raise ValueError("one key for each table, at most 65535")
+    out = np.empty(cells, np.uint16)
+    cdef uint16_t[::1] view = out
+    cdef uint64_t[::1] planes = np.empty(1 + group_scratch(tests.stride, tests.tables), np.uint64)
+    if cells:
+        with nogil:
+            _kernels.group_counts(tests, &keys[0], &planes[0], &view[0])
+    return out
+
+
 def sort_postings(uint32_t[:, ::1] positions not None, uint32_t[:, ::1] offsets not None):
     """Make LSH tables of keys: positions uint32 (tables, points) hold the keys and are replaced.
 

@@ -26,7 +26,15 @@ from .projection import SignedRandomProjection
 from .segment import MutableSegment, Segment
 from .segmented import DEFAULT_EXPECTED_POINTS, MAX_TABLES, MIN_CANDIDATES, SegmentedIndex
 from .selectors import GroupTests, Selector
-from .tuning import Effort, GroupShape, cells_for, group_shape, recall_of, tables_for
+from .tuning import (
+    Effort,
+    GroupShape,
+    cells_for,
+    group_shape,
+    neighbour_similarities,
+    recall_of,
+    tables_for,
+)
 
 DEFAULT_CAPACITY = 65_536
 # A sealed segment puts similar points into the same cells; in order of arrival each neighbour lies
@@ -125,17 +133,29 @@ class FlinngIndex(SegmentedIndex):
         return group_shape(points, self.tables)
 
     def _effort_for(
-        self, points: int, shape: GroupShape, target: float, k: int, sealed: bool
+        self, points: int, selector: Selector, target: float, k: int, sealed: bool
     ) -> Effort:
+        assert isinstance(selector, GroupTests)
+        near = self._neighbour_probabilities(selector.shape)
+        candidates = max(MIN_CANDIDATES, 4 * k)
         # The hits wanted must fit in, and neighbours compete with each other for cells.
+        if selector.calibration is not None:
+            cells = selector.calibration.breadth(near, self.tables, target)
+            return Effort(cells + 2 * k, candidates)
         least = max(MIN_CELLS, 2 * k) if sealed else max(MIN_CELLS_AS_ARRIVED, 5 * k)
-        s = self._key_probability(self.threshold, shape)
-        cells = cells_for(points, shape, self.tables, s, target)
-        return Effort(max(least, cells), max(MIN_CANDIDATES, 4 * k))
+        cells = cells_for(points, selector.shape, self.tables, near[0], target)
+        return Effort(max(least, cells), candidates)
 
-    def _recall_for(self, points: int, shape: GroupShape, breadth: int) -> float:
-        s = self._key_probability(self.threshold, shape)
-        return recall_of(points, shape, self.tables, s, breadth)
+    def _neighbour_probabilities(self, shape: GroupShape) -> list[float]:
+        return [self._key_probability(x, shape) for x in neighbour_similarities(self.threshold)]
+
+    def _recall_for(self, points: int, selector: Selector, breadth: int) -> float:
+        assert isinstance(selector, GroupTests)
+        near = self._neighbour_probabilities(selector.shape)
+        if selector.calibration is not None:
+            return selector.calibration.recall(near, self.tables, breadth)
+        chances = [recall_of(points, selector.shape, self.tables, s, breadth) for s in near]
+        return sum(chances) / len(chances)
 
     def explain(self) -> dict[str, Any]:
         """What the index chose and promises, in words and numbers."""

@@ -162,16 +162,18 @@ class LshIndex(SegmentedIndex):
     def _effort_for(
         self,
         points: int,  # noqa: ARG002
-        shape: PostingsShape,
+        selector: Selector,
         target: float,
         k: int,
         sealed: bool,  # noqa: ARG002
     ) -> Effort:
-        wanted = postings_tables_for(self._key_probability(shape), target)
+        assert isinstance(selector, Postings)
+        wanted = postings_tables_for(self._key_probability(selector.shape), target)
         return Effort(min(self.tables, wanted), max(MIN_CANDIDATES, 4 * k))
 
-    def _recall_for(self, points: int, shape: PostingsShape, breadth: int) -> float:  # noqa: ARG002
-        return postings_recall(self._key_probability(shape), breadth)
+    def _recall_for(self, points: int, selector: Selector, breadth: int) -> float:  # noqa: ARG002
+        assert isinstance(selector, Postings)
+        return postings_recall(self._key_probability(selector.shape), breadth)
 
     # --- describing ------------------------------------------------------------------------------
 

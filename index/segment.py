@@ -21,10 +21,11 @@ import numpy.typing as npt
 from . import _native
 from .batches import Batch, FloatArray, Int64Array, SetBatch
 from .buffers import Column, feature_column
+from .calibration import SAMPLE
 from .files import Shapes
 from .minhash import MinHashFamily, UInt8Array, UInt32Array
 from .projection import SignedRandomProjection
-from .selectors import Arrays, Selector, selector_of, selector_shapes
+from .selectors import Arrays, GroupTests, Selector, selector_of, selector_shapes
 from .tuning import Effort, GroupShape, Shape
 
 Family: TypeAlias = MinHashFamily | SignedRandomProjection
@@ -190,6 +191,7 @@ class Segment:
         self.dead = np.zeros(-(-len(ids) // 8), np.uint8) if dead is None else dead
         self.removed = int(np.bitwise_count(self.dead).sum())
         self.path: Path | None = None  # the file that the arrays are mapped from, if one
+        self.efforts: dict[tuple[int, float, int], Effort] = {}  # the engine's, by what is wanted
         self._by_id: Int64Array | None = None
         selected = selector.native() if selector is not None else {}
         self._view = _native.SegmentView(
@@ -248,6 +250,8 @@ class Segment:
             )
         if selector is not None:
             selector.finish()
+            sample = np.linspace(0, n - 1, SAMPLE).astype(np.int64)
+            selector.calibrate(family.hash(source.take(order[sample]))[0], sample, n)
         return cls.of_arrays(arrays, group_size)
 
     @classmethod
@@ -354,10 +358,11 @@ class MutableSegment:
         shape = layout(capacity)
         self.selector: Selector | None = None
         if isinstance(shape, GroupShape):
-            arrays = zeros(selector_shapes(capacity, shape, family.tables))
-            self.selector = selector_of(arrays, shape.group_size)
+            arrays = zeros(GroupTests.shapes(capacity, shape, family.tables))
+            self.selector = GroupTests(arrays["bitmaps"], shape.group_size)
         self.dead = np.zeros(-(-capacity // 8), np.uint8)
         self.removed = 0
+        self.efforts: dict[tuple[int, float, int], Effort] = {}
         self._places: dict[int, int] = {}
         self._publish()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -31,6 +30,8 @@ DEFAULT_THRESHOLD = {"jaccard": 0.5, "cosine": 0.8}
 DEFAULT_EXPECTED_POINTS = 1_000_000
 MAX_TABLES = 1_024
 MIN_CANDIDATES = 100
+# Efforts remembered for a segment, by recall and number of hits wanted.
+MAX_EFFORTS = 256
 # One-permutation hashing is faster from so many elements a MinHash value on.
 LARGE_SET = 4
 # What the constructor takes by name and a file keeps.
@@ -102,7 +103,6 @@ class SegmentedIndex(ABC):
         self.K, self.tables = self._plan(
             None if K is None else int(K), None if tables is None else int(tables)
         )
-        self._cached_effort = lru_cache(1024)(self._effort_for)
         self._settle = settle
         self._directory = Path(directory) if directory is not None else None
         self.dim: int | None = None
@@ -123,11 +123,13 @@ class SegmentedIndex(ABC):
         """The selector of a segment of so many points; None to scan all sketches."""
 
     @abstractmethod
-    def _effort_for(self, points: int, shape: Any, target: float, k: int, sealed: bool) -> Effort:
+    def _effort_for(
+        self, points: int, selector: Selector, target: float, k: int, sealed: bool
+    ) -> Effort:
         """How far a query looks in a segment of so many points for this recall."""
 
     @abstractmethod
-    def _recall_for(self, points: int, shape: Any, breadth: int) -> float:
+    def _recall_for(self, points: int, selector: Selector, breadth: int) -> float:
         """Expected recall of a segment where a query looks so far."""
 
     @abstractmethod
@@ -362,10 +364,16 @@ class SegmentedIndex(ABC):
 
     def _effort(self, segment: Segment | MutableSegment, target: float, k: int) -> Effort:
         """How far a query looks in one segment for this recall."""
-        if segment.shape is None:
+        if segment.selector is None:
             return Effort(1, max(MIN_CANDIDATES, 4 * k))
-        sealed = isinstance(segment, Segment)
-        return self._cached_effort(len(segment), segment.shape, target, k, sealed)
+        key = (len(segment), target, k)
+        effort = segment.efforts.get(key)
+        if effort is None:
+            sealed = isinstance(segment, Segment)
+            effort = self._effort_for(len(segment), segment.selector, target, k, sealed)
+            if len(segment.efforts) < MAX_EFFORTS:
+                segment.efforts[key] = effort
+        return effort
 
     # --- describing ------------------------------------------------------------------------------
 
@@ -376,11 +384,11 @@ class SegmentedIndex(ABC):
         estimate = 0.0
         for segment in self._searchable():
             share = (len(segment) - segment.removed) / points
-            if segment.shape is None:
+            if segment.selector is None:
                 estimate += share
                 continue
             breadth = self._effort(segment, target, 1).breadth
-            estimate += share * self._recall_for(len(segment), segment.shape, breadth)
+            estimate += share * self._recall_for(len(segment), segment.selector, breadth)
         return min(1.0, estimate) if len(self) else 1.0
 
     def _explain_choices(self) -> dict[str, Any]:

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _native
+from .batches import Int64Array
+from .calibration import Calibration
 from .files import Shapes
 from .minhash import UInt8Array, UInt32Array
 from .tuning import GroupShape, PostingsShape, Shape
@@ -55,6 +57,13 @@ class Selector(Protocol):
         """All points were inserted."""
         ...
 
+    def calibrate(self, keys: UInt32Array, positions: Int64Array, points: int) -> None:
+        """Learn from a sample of the points, keys uint32 (sample, tables), what recall to expect.
+
+        After :meth:`finish`, if the selector was made with room for it.
+        """
+        ...
+
     def native(self) -> dict[str, Any]:
         """What ``_native.SegmentView`` is told of it."""
         ...
@@ -66,12 +75,16 @@ class GroupTests:
     Args:
         bitmaps: uint8 (tables, 2^r, stride), bit c of a bitmap for cell c.
         group_size: points of a cell.
+        calibration: what a sample of the points told of the cells, or None.
     """
 
     part: ClassVar[str] = "bitmaps"
 
-    def __init__(self, bitmaps: UInt8Array, group_size: int) -> None:
+    def __init__(
+        self, bitmaps: UInt8Array, group_size: int, calibration: Calibration | None = None
+    ) -> None:
         self.bitmaps = bitmaps
+        self.calibration = calibration
         self.tables = len(bitmaps)
         self.shape = GroupShape(group_size, bitmaps.shape[1].bit_length() - 1)
 
@@ -81,12 +94,14 @@ class GroupTests:
         cells = -(-points // shape.group_size)
         align = _native.STRIDE_ALIGNMENT
         stride = -(-cells // (8 * align)) * align
-        return {"bitmaps": (np.uint8, (tables, 1 << shape.range_bits, stride))}
+        bitmaps: Shapes = {"bitmaps": (np.uint8, (tables, 1 << shape.range_bits, stride))}
+        return bitmaps | Calibration.shapes()
 
     @property
     def arrays(self) -> Arrays:
         """See :class:`Selector`."""
-        return {"bitmaps": self.bitmaps}
+        calibration = self.calibration.arrays if self.calibration is not None else {}
+        return {"bitmaps": self.bitmaps} | calibration
 
     def insert(self, keys: UInt32Array, first: int) -> None:
         """Set one bit a point and table."""
@@ -94,6 +109,12 @@ class GroupTests:
 
     def finish(self) -> None:
         """Nothing is left to do."""
+
+    def calibrate(self, keys: UInt32Array, positions: Int64Array, points: int) -> None:
+        """See :class:`Selector`."""
+        if self.calibration is not None:
+            size = self.shape.group_size
+            self.calibration.measure(self.bitmaps, -(-points // size), keys, positions // size)
 
     def native(self) -> dict[str, Any]:
         """See :class:`Selector`."""
@@ -138,6 +159,9 @@ class Postings:
         """Sort the points of each table by bucket."""
         _native.sort_postings(self.positions, self.offsets)
 
+    def calibrate(self, keys: UInt32Array, positions: Int64Array, points: int) -> None:
+        """Postings do what the formulas say: points that share no key are never met."""
+
     def native(self) -> dict[str, Any]:
         """See :class:`Selector`."""
         return {"postings": (self.offsets, self.positions)}
@@ -154,7 +178,7 @@ def selector_shapes(points: int, shape: Shape | None, tables: int) -> Shapes:
 def selector_of(arrays: Arrays, group_size: int) -> Selector | None:
     """The selector whose arrays are among these; group_size matters to group tests only."""
     if "bitmaps" in arrays:
-        return GroupTests(arrays["bitmaps"], group_size)
+        return GroupTests(arrays["bitmaps"], group_size, Calibration.of_arrays(arrays))
     if "offsets" in arrays:
         return Postings(arrays["offsets"], arrays["positions"])
     return None

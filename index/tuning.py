@@ -91,6 +91,15 @@ def group_shape(points: int, tables: int) -> GroupShape | None:
     return GroupShape(size, range_bits)
 
 
+def neighbour_similarities(threshold: float) -> tuple[float, ...]:
+    """Similarities for which recall is averaged: evenly from the threshold to 1.
+
+    What similarities neighbours have depends on the data; recall at the threshold alone would ask
+    for several times the work, to find the few that are just near enough.
+    """
+    return tuple(threshold + (1 - threshold) * step / 4 for step in range(5))
+
+
 def check_target(target_recall: float) -> float:
     """The target as a float.
 
