@@ -63,6 +63,11 @@ class ShardMachine(RuleBasedStateMachine):
     def upsert(
         self, points: list[tuple[int | str, frozenset[int], bool]], durability: Durability
     ) -> None:
+        self.write(points, durability)
+
+    def write(
+        self, points: list[tuple[int | str, frozenset[int], bool]], durability: Durability
+    ) -> None:
         payloads: list[bytes | None] = []
         for point, elements, has_payload in points:
             self.version += 1
@@ -71,6 +76,18 @@ class ShardMachine(RuleBasedStateMachine):
             self.model[point] = (elements, payload)
         batch = PointBatch([p for p, _, _ in points], [list(e) for _, e, _ in points], payloads)
         assert self.shard.upsert(batch, durability) == len({p for p, _, _ in points})
+
+    @rule(
+        points=st.lists(st.tuples(point_ids, small_sets, st.booleans()), min_size=5, max_size=12),
+    )
+    def upsert_many(self, points: list[tuple[int | str, frozenset[int], bool]]) -> None:
+        self.write(points, Durability.FSYNC)
+
+    @rule(seals=st.integers(1, 4))
+    def seal_some_and_crash(self, seals: int) -> None:
+        for _ in range(seals):
+            self.shard.seal()
+        self.crash()
 
     @rule(ids=st.lists(point_ids, min_size=1, max_size=8), durability=durabilities)
     def delete(self, ids: list[int | str], durability: Durability) -> None:
@@ -128,6 +145,9 @@ class ShardMachine(RuleBasedStateMachine):
         self.open()
 
     @rule()
+    def die(self) -> None:
+        self.crash()
+
     def crash(self) -> None:
         """The process forgets everything; files are as they are."""
         self.store.sync()
@@ -187,7 +207,7 @@ def _settings(examples: int, steps: int) -> settings:
 
 
 TestShardMachine = ShardMachine.TestCase
-TestShardMachine.settings = _settings(12, 30)
+TestShardMachine.settings = _settings(20, 30)
 
 
 class LongShardMachine(ShardMachine):
@@ -200,9 +220,7 @@ TestLongShardMachine = pytest.mark.slow(LongShardMachine.TestCase)
 TestLongShardMachine.settings = _settings(60, 60)
 
 
-def test_keys_of_equal_hash_are_told_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_of_equal_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from closeby.service import points_file
 
     seqs = np.arange(5, 12)
