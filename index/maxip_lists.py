@@ -8,8 +8,9 @@ A point x of the list with centre c is written as c + r. The score ⟨c, q⟩ is
 the list; ⟨r, q⟩ is estimated from one bit a dimension of the rotated r (csrc/maxip.inl). Lists
 whose points spread widely may hold a high score far from their centre, which the term with κ says.
 
-The centres come from k-means. Points whose norm is far above all others would pull centres away
-from where the points are and ruin the rounding of distances, so they get a list of their own.
+The centres come from k-means. Points whose norms are far above most would pull centres away from
+where the points are and ruin the rounding of distances, so they are a band with centres of their
+own, and so on.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from .batches import FloatArray, Int64Array
 from .minhash import splitmix
 
 BLOCK = _maxip.BLOCK
-TRAINING_POINTS = 40  # a centre
-TRAINING_ROUNDS = 8
+TRAINING_POINTS = 32  # a centre
+TRAINING_ROUNDS = 6
 ENCODED_AT_ONCE = 65_536
-# A norm so many times the median one is set apart.
+# Norms so many times the median one are a band of their own.
 FAR = 30.0
 
 
@@ -259,20 +260,30 @@ def _cluster(vectors: FloatArray, seed: int) -> tuple[FloatArray, Int64Array]:
     """Centres float32 (lists, dim) and the list of each point, int64 (n,)."""
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     far = norms > FAR * np.median(norms)
-    if far.all() or far.sum() > len(far) // 4:
-        far[:] = False
-    near = vectors if not far.any() else vectors[~far]
-    lists = max(1, round(len(near) ** 0.5))
-    centroids = _train(near, lists, seed)
-    searcher = faiss.IndexFlatL2(vectors.shape[1])
-    searcher.add(centroids)
-    owner = np.empty(len(vectors), np.int64)
-    owner[~far] = searcher.search(near, 1)[1][:, 0]
-    if far.any():
-        owner[far] = len(centroids)
-        centroids = np.vstack([centroids, vectors[far].mean(axis=0, dtype=np.float64)])
+    if not far.any() or far.sum() > len(far) // 4:
+        centroids, owner = _cluster_band(vectors, seed)
+    else:
+        centroids, near_owner = _cluster_band(vectors[~far], seed)
+        far_centroids, far_owner = _cluster(vectors[far], seed)
+        owner = np.empty(len(vectors), np.int64)
+        owner[~far] = near_owner
+        owner[far] = far_owner + len(centroids)
+        centroids = np.vstack([centroids, far_centroids])
     filled, owner = np.unique(owner, return_inverse=True)  # drop lists without points
     return np.ascontiguousarray(centroids[filled], np.float32), owner.astype(np.int64)
+
+
+def _cluster_band(vectors: FloatArray, seed: int) -> tuple[FloatArray, Int64Array]:
+    """The same for points of which none is much longer than most."""
+    centroids = _train(vectors, max(1, round(len(vectors) ** 0.5)), seed)
+    searcher = faiss.IndexFlatL2(vectors.shape[1])
+    scale = np.float32(np.abs(vectors).max() or 1)
+    searcher.add(centroids / scale)
+    owner = np.empty(len(vectors), np.int64)
+    for at in range(0, len(vectors), ENCODED_AT_ONCE):
+        part = slice(at, at + ENCODED_AT_ONCE)
+        owner[part] = searcher.search(vectors[part] / scale, 1)[1][:, 0]
+    return centroids, owner
 
 
 def _train(vectors: FloatArray, lists: int, seed: int) -> FloatArray:

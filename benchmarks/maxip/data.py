@@ -74,6 +74,7 @@ def factorise(matrix: sp.csr_matrix, dim: int, seed: int = 0) -> tuple[Any, Any]
 
 
 def main() -> None:
+    """Make one of the two."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kind", choices=("factors", "embeddings"))
     parser.add_argument("source", type=Path)
