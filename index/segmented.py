@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -313,6 +315,8 @@ class SegmentedIndex(ABC):
         k: int,
         threshold: float | None = None,
         target_recall: float | None = None,
+        *,
+        threads: int = 1,
     ) -> tuple[Int64Array, FloatArray]:
         """The k most similar points of each query, as far as the selectors find them.
 
@@ -321,6 +325,7 @@ class SegmentedIndex(ABC):
             k: hits wanted for each query.
             threshold: least similarity of a hit.
             target_recall: looks farther or less far, for these queries.
+            threads: how many to share the queries among; answers do not depend on it.
 
         Returns:
             ids int64 (q, k) and exact similarities float32 (q, k) by falling score, then rising
@@ -337,12 +342,18 @@ class SegmentedIndex(ABC):
         if not segments:
             shape = (len(features), k)
             return np.full(shape, -1, np.int64), np.full(shape, np.nan, np.float32)
-        answers = [
-            self._search_block(
-                part(features, start, start + HASH_BLOCK), segments, k, floor, target
-            )
-            for start in range(0, max(1, len(features)), HASH_BLOCK)
+        size = max(1, min(HASH_BLOCK, -(-len(features) // max(1, threads))))
+        blocks = [
+            part(features, start, start + size) for start in range(0, max(1, len(features)), size)
         ]
+        search = partial(self._search_block, segments=segments, k=k, floor=floor, target=target)
+        if threads > 1 and len(blocks) > 1:
+            with ThreadPoolExecutor(threads) as pool:
+                answers = list(pool.map(search, blocks))
+        else:
+            answers = [search(block) for block in blocks]
+        if len(answers) == 1:
+            return answers[0]
         ids, scores = zip(*answers, strict=True)
         return np.concatenate(ids), np.concatenate(scores)
 

@@ -652,3 +652,16 @@ def test_against_exact_search(tmp_path: Path, monkeypatch: Any) -> None:
     )
     assert AgainstExactSearch.wanted > 300, "too little was looked for"
     assert AgainstExactSearch.found / AgainstExactSearch.wanted >= 0.95
+
+
+def test_answers_do_not_depend_on_the_number_of_threads() -> None:
+    random = np.random.default_rng(12)
+    index = FlinngIndex(capacity=2_000)
+    index.add([random.integers(0, 3_000, 40) for _ in range(9_000)])
+    queries = [random.integers(0, 3_000, 40) for _ in range(101)]
+    ids, scores = index.search(queries, 5)
+    for threads in (2, 3, 200):
+        again = index.search(queries, 5, threads=threads)
+        np.testing.assert_array_equal(ids, again[0])
+        np.testing.assert_array_equal(scores, again[1])
+    assert index.search([], 5, threads=4)[0].shape == (0, 5)
