@@ -16,6 +16,7 @@ import pytest
 from closeby.index import (
     FlatIndex,
     FlinngIndex,
+    LshIndex,
     MinHashFamily,
     SetBatch,
     SignedRandomProjection,
@@ -34,6 +35,7 @@ SETS = [[1, 2, 3], [], [2**64 - 1], list(range(0, 3000, 7)), [2**32 - 1, 2**32]]
 VECTORS = [[(i * j) % 7 - 3 for j in range(20)] for i in range(1, 6)]
 TEXTS = ["", "a", "closeby", "Ein Café, zwei Cafés: √2 🙂", "the quick brown fox " * 3]
 SEQUENCES = ["", "ACGT", "acguNACGTTGCA", "ACGTTGCATGTCAGTCAGGCTAGCTAGGATCGATCGGAT"]
+ENGINES: dict[str, Any] = {"flat": FlatIndex, "flinng": FlinngIndex, "lsh": LshIndex}
 FEATURIZERS: list[tuple[dict[str, Any], list[Any]]] = [
     ({"kind": "shingles", "unit": "byte", "n": 3}, TEXTS),
     ({"kind": "shingles", "unit": "byte", "n": 9}, TEXTS),
@@ -97,6 +99,23 @@ def write_golden() -> None:
             flinng.remove(ids[5:7])
             if not (path := FILES / f"flinng-{metric}{name}.closeby").exists():
                 flinng.save(path)
+    tuning.POSTINGS_FROM = 16
+    for metric, points in (("jaccard", sets), ("cosine", vectors)):
+        # So many tables that nothing is missed.
+        lsh = LshIndex(
+            metric,
+            7,
+            tables=48,
+            K=1 if metric == "jaccard" else 2,
+            threshold=0.1,
+            target_recall=0.9999,
+            sketch_bits=128,
+            capacity=16,
+        )
+        lsh.add(points, ids)
+        lsh.remove(ids[5:7])
+        if not (path := FILES / f"lsh-{metric}.closeby").exists():
+            lsh.save(path)
 
 
 def test_hashes_are_those_of_version_1() -> None:
@@ -109,7 +128,7 @@ def test_files_of_version_1_load_and_answer(path: Path) -> None:
     kind, metric = path.stem.split("-")[:2]
     sets, vectors, ids = golden_points()
     points: Any = sets if metric == "jaccard" else vectors
-    loaded = (FlatIndex if kind == "flat" else FlinngIndex).load(path)
+    loaded = ENGINES[kind].load(path)
     assert loaded.metric == metric
     assert len(loaded) == 38
     expected = FlatIndex(metric)
@@ -135,6 +154,8 @@ def test_all_kinds_of_files_are_kept() -> None:
         "flinng-cosine.closeby",
         "flinng-jaccard-bitmaps.closeby",
         "flinng-cosine-bitmaps.closeby",
+        "lsh-jaccard.closeby",
+        "lsh-cosine.closeby",
     }
 
 
