@@ -613,18 +613,20 @@ class MaxIPIndex:
         return index
 
 
+# Efforts of search_gap, which wants one point and not ten: so fewer are compared exactly.
 def _few(segment: _Segment, target: float) -> MaxIPEffort:
     effort = segment.effort(target, 1)
     return MaxIPEffort(max(1, effort.probes // 8), MIN_CANDIDATES // 2, effort.kappa)
 
 
 def _usual(segment: _Segment, target: float) -> MaxIPEffort:
-    return segment.effort(target, 1)
+    effort = segment.effort(target, 1)
+    return MaxIPEffort(effort.probes, max(MIN_CANDIDATES, effort.candidates // 4), effort.kappa)
 
 
 def _all(segment: _Segment, target: float) -> MaxIPEffort:
     effort = segment.effort(target, 1)
-    return MaxIPEffort(segment.lists.lists, 4 * effort.candidates, effort.kappa)
+    return MaxIPEffort(segment.lists.lists, effort.candidates, effort.kappa)
 
 
 def _search_tail(

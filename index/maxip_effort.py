@@ -24,6 +24,8 @@ SCAN_ALL = 8_192
 KAPPAS = (1.0, 2.0, 3.0, 4.5)
 CANDIDATES = (64, 100, 200, 400, 800)
 MIN_CANDIDATES = 64
+# Up to this target a quarter of the candidates will do.
+LENIENT = 0.75
 EXACT_BLOCK = 65_536
 # Scores that differ by less, relatively, differ by rounding.
 TIE = 1e-5
@@ -50,6 +52,8 @@ class Calibration:
         at = int(np.searchsorted(self.recall, target))
         probes = self.probes[min(at, len(self.probes) - 1)]
         candidates = self.candidates if target <= 0.98 else 2 * self.candidates
+        if target <= LENIENT:
+            candidates = max(MIN_CANDIDATES, self.candidates // 4)
         return MaxIPEffort(probes, candidates, self.kappa / dim**0.5)
 
     def recall_of(self, probes: int) -> float:

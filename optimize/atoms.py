@@ -199,7 +199,11 @@ def atoms_from(atoms: Any, *, signed: bool = False) -> Atoms:
     Raises:
         InvalidInputError: empty, not finite, or no matrix of numbers.
     """
-    plain: Atoms = IndexAtoms(atoms) if isinstance(atoms, MaxIPIndex) else MatrixAtoms(atoms)
+    plain: Atoms
+    if isinstance(atoms, MatrixAtoms):
+        plain = atoms  # checked before, for many runs over the same atoms
+    else:
+        plain = IndexAtoms(atoms) if isinstance(atoms, MaxIPIndex) else MatrixAtoms(atoms)
     return SignedAtoms(plain) if signed else plain
 
 
