@@ -161,7 +161,9 @@ static void group_counts(const GroupTests& tests, const uint32_t* keys, uint64_t
             const uint64_t word = scratch[p * words + first / 64];
             const uint16_t bits = static_cast<uint16_t>(word >> (first & 63));
             const u16x16 all = u16x16{} + bits;
-            sums |= ((all & lane) != 0) & static_cast<uint16_t>(1U << p);
+            // Named before it is used: under sanitizers, gcc takes the expression for a wider int.
+            const uint16_t weight = static_cast<uint16_t>(1U << p);
+            sums |= reinterpret_cast<u16x16>((all & lane) != 0) & weight;
         }
         uint16_t lanes[16];
         std::memcpy(lanes, &sums, sizeof sums);
