@@ -1,4 +1,4 @@
-"""The command line: `closeby serve | demo | version`."""
+"""The command line: `closeby serve | dedup | demo | version`."""
 
 from __future__ import annotations
 
@@ -118,6 +118,80 @@ def demo(
     from .demo import run_demo
 
     raise typer.Exit(run_demo(output, queries))
+
+
+@app.command()
+def dedup(
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="Text by line, JSONL, FASTA or FASTQ.")
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Where the kept records go.")],
+    threshold: Annotated[
+        float, typer.Option(help="Least similarity of near-duplicates, above 0, at most 1.")
+    ],
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help='Also write all pairs there, {"a": id, "b": id, "score": s} a line.'),
+    ] = None,
+    shingles: Annotated[
+        int | None, typer.Option(help="Compare text by n-grams of so many --unit. [default: 4]")
+    ] = None,
+    unit: Annotated[str, typer.Option(help="byte, char or word.")] = "byte",
+    words: Annotated[
+        int | None, typer.Option(help="Compare text by n-grams of so many words.")
+    ] = None,
+    kmers: Annotated[
+        int | None, typer.Option(help="Compare sequences by canonical k-mers. [default: 16]")
+    ] = None,
+    field: Annotated[
+        str | None, typer.Option(help="Field of JSONL to compare, e.g. text. [default: found]")
+    ] = None,
+    format: Annotated[  # noqa: A002
+        str | None, typer.Option(help="lines, jsonl or fasta. [default: by name and content]")
+    ] = None,
+    keep: Annotated[
+        str, typer.Option(help="Of each cluster: first, last, longest or shortest.")
+    ] = "first",
+    target_recall: Annotated[
+        float, typer.Option(help="Share of the pairs at the threshold to be found.")
+    ] = 0.995,
+    on_error: Annotated[str, typer.Option(help="A bad record: skip or stop.")] = "skip",
+    threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the hashes.")] = 0,
+) -> None:
+    """Keep one of each cluster of near-duplicates in a file.
+
+    Needs no server. Kept records are byte for byte as they were; see docs/dedup.md.
+
+    For example:
+
+      closeby dedup urls.txt unique.txt --threshold .8
+
+      closeby dedup in.jsonl out.jsonl --threshold .8 --pairs pairs.jsonl --field text --words 3
+
+      closeby dedup genes.fasta.gz out.fasta.gz --threshold .9 --kmers 21 --keep longest
+    """
+    from .dedup_command import run_dedup
+
+    raise typer.Exit(
+        run_dedup(
+            source,
+            output,
+            pairs,
+            threshold=threshold,
+            shingles=shingles,
+            unit=unit,
+            words=words,
+            kmers=kmers,
+            field=field,
+            format=format,
+            keep=keep,
+            target_recall=target_recall,
+            on_error=on_error,
+            threads=threads,
+            seed=seed,
+        )
+    )
 
 
 @app.command()
