@@ -191,7 +191,9 @@ def test_scripts_can_be_run(script: str) -> None:
 def test_only_the_library_touches_the_native_module(room: str) -> None:
     sources = [path for path in tracked_files() if path.parts[0] == room and path.suffix == ".py"]
     assert sources
-    assert [str(path) for path in sources if re.search(r"\b_(native|maxip)\b", text_of(str(path)))] == []
+    assert [
+        str(path) for path in sources if re.search(r"\b_(native|maxip)\b", text_of(str(path)))
+    ] == []
 
 
 def test_no_file_names_a_registry_or_a_machine() -> None:
