@@ -51,6 +51,7 @@ from .results import (
     Points,
     QueryResult,
     QueryResults,
+    Snapshot,
     UpsertResult,
 )
 from .splitting import Batching
@@ -82,6 +83,7 @@ __all__ = [
     "RateLimitedError",
     "RequestTimeoutError",
     "ServerError",
+    "Snapshot",
     "TooLargeError",
     "TransportError",
     "UnauthorizedError",

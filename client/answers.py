@@ -9,7 +9,7 @@ from typing import Any
 from .errors import ApiError, FieldProblem, TooLargeError, api_error_class
 from .flows import Response, retry_after
 from .inputs import Row
-from .results import CollectionConfig, CollectionInfo, Hit, Point, QueryResult
+from .results import CollectionConfig, CollectionInfo, Hit, Point, QueryResult, Snapshot
 from .wire import decode
 
 
@@ -51,6 +51,18 @@ def collection_info(document: Mapping[str, Any]) -> CollectionInfo:
         document.get("ready", True),
         document.get("created_at"),
         document.get("index_stats") or {},
+    )
+
+
+def snapshot_of(document: Mapping[str, Any]) -> Snapshot:
+    """A snapshot."""
+    return Snapshot(
+        document["name"],
+        document["collection"],
+        document["points"],
+        document["bytes"],
+        document["created_at"],
+        document.get("config") or {},
     )
 
 

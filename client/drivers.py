@@ -151,7 +151,7 @@ def _refuse_closed(closed: bool) -> None:
 
 
 def _http_request(http: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Request:
-    headers = {} if request.body is None else {"content-type": "application/json"}
+    headers = {} if request.body is None else {"content-type": request.media_type}
     return http.build_request(
         request.method,
         request.path,

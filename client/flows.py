@@ -32,12 +32,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request; ``path`` is relative to the client's URL."""
+    """One HTTP request; ``path`` is relative to the client's URL, ``media_type`` the body's."""
 
     method: str
     path: str
     body: bytes | None = None
     params: Mapping[str, str | int] = field(default_factory=dict)
+    media_type: str = "application/json"
 
 
 @dataclass(frozen=True)

@@ -130,3 +130,18 @@ class CollectionInfo:
     ready: bool
     created_at: str | None
     index_stats: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot of a collection: all ``points`` of one moment, in a file of ``bytes`` bytes.
+
+    ``created_at`` is RFC 3339, ``config`` what the collection was created with.
+    """
+
+    name: str
+    collection: str
+    points: int
+    bytes: int
+    created_at: str
+    config: CollectionConfig

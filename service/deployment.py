@@ -12,6 +12,7 @@ from .errors import DataDirError
 from .registry import Registry
 from .settings import Settings
 from .shard import Sealing
+from .snapshots import Snapshots
 from .store import Store
 from .upkeep import Upkeep
 
@@ -55,6 +56,7 @@ class Deployment:
             self.store.close()
             self._data_dir.release()
             raise
+        self.snapshots = Snapshots(settings.data_dir / "snapshots")
         self.query_pool = ThreadPoolExecutor(settings.query_thread_count, "closeby-query")
         self.write_pool = ThreadPoolExecutor(settings.write_threads, "closeby-write")
         self._loader = threading.Thread(target=self.registry.load, name="closeby-load", daemon=True)

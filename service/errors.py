@@ -7,12 +7,14 @@
         │   ├── MalformedJsonError            malformed_json
         │   ├── UnauthorizedError             unauthorized
         │   ├── NotFoundError                 not_found
-        │   │   └── CollectionNotFoundError   collection_not_found
+        │   │   ├── CollectionNotFoundError   collection_not_found
+        │   │   └── SnapshotNotFoundError     snapshot_not_found
         │   ├── MethodNotAllowedError         method_not_allowed
         │   ├── CollectionExistsError         collection_exists
         │   ├── BodyTooLargeError             body_too_large
         │   ├── UnsupportedMediaTypeError     unsupported_media_type
         │   ├── ValidationError               validation_error
+        │   ├── SnapshotDamagedError          snapshot_damaged
         │   └── TooManyRequestsError          too_many_requests
         ├── UnavailableError                  the service cannot do it now; a retry may succeed
         │   ├── NotReadyError                 not_ready
@@ -48,6 +50,8 @@ __all__ = [
     "NotReadyError",
     "RequestError",
     "ServiceError",
+    "SnapshotDamagedError",
+    "SnapshotNotFoundError",
     "StartupError",
     "StoreUnavailableError",
     "TooManyRequestsError",
@@ -115,6 +119,18 @@ class CollectionNotFoundError(NotFoundError):
     """No collection of that name."""
 
     code = "collection_not_found"
+
+
+class SnapshotNotFoundError(NotFoundError):
+    """No snapshot of that name."""
+
+    code = "snapshot_not_found"
+
+
+class SnapshotDamagedError(RequestError):
+    """A snapshot is cut short, altered, or no snapshot at all; nothing was changed."""
+
+    code = "snapshot_damaged"
 
 
 class MethodNotAllowedError(RequestError):

@@ -87,6 +87,9 @@ SetInput = Annotated[list[Element], Field(min_length=1, max_length=1_000_000)]
 VectorInput = Annotated[list[float], Field(min_length=1, max_length=65_536)]
 
 
+Durable = Literal["fsync", "indexed", "none"]
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -151,6 +154,7 @@ class UpsertPoints(_Model):
     """Points one by one."""
 
     points: Annotated[list[PointBody], Field(min_length=1, max_length=10_000)]
+    durability: Durable = "fsync"
 
 
 class UpsertColumns(_Model):
@@ -162,10 +166,11 @@ class UpsertColumns(_Model):
     sets: list[SetInput] = []
     vectors: list[VectorInput] = []
     payloads: list[dict[str, Any] | None] | None = None
+    durability: Durable = "fsync"
 
 
 class UpsertAnswer(_Model):
-    """Distinct points stored: on disk, and found by the next query."""
+    """Distinct points stored, as safe and as visible as `durability` says."""
 
     upserted: int
     took_ms: float
@@ -175,6 +180,12 @@ class IdsBody(_Model):
     """Ids to get or to delete."""
 
     ids: Annotated[list[PointId], Field(min_length=1, max_length=10_000)]
+
+
+class DeleteBody(IdsBody):
+    """Ids to delete."""
+
+    durability: Durable = "fsync"
 
 
 class PointsAnswer(_Model):
@@ -245,6 +256,32 @@ class QueryBatchAnswer(_Model):
     took_ms: float
 
 
+class SnapshotAnswer(_Model):
+    """A snapshot; `config` is what its collection was created with."""
+
+    name: str
+    collection: str
+    config: dict[str, Any]
+    points: int
+    bytes: int
+    created_at: str
+
+
+class SnapshotList(_Model):
+    """The snapshots of a collection, oldest first."""
+
+    snapshots: list[SnapshotAnswer]
+
+
+class RestoreBody(_Model):
+    """Where a snapshot is restored to."""
+
+    into: str | None = Field(
+        None, description="Name of the collection to make; default: the one it belongs to."
+    )
+    replace: bool = Field(False, description="Whether a collection of that name is replaced.")
+
+
 class FieldErrorBody(BaseModel):
     """What is wrong with one field."""
 
@@ -287,12 +324,16 @@ MODELS: list[type[BaseModel]] = [
     UpsertColumns,
     UpsertAnswer,
     IdsBody,
+    DeleteBody,
     PointsAnswer,
     DeleteAnswer,
     QueryBody,
     QueryBatchBody,
     QueryAnswer,
     QueryBatchAnswer,
+    SnapshotAnswer,
+    SnapshotList,
+    RestoreBody,
     ProblemBody,
     HealthAnswer,
     ReadyAnswer,

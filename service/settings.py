@@ -93,6 +93,7 @@ class Settings(BaseSettings):
         description="Bytes of request bodies held in memory at once; more are answered 429.",
     )
     max_body_bytes: int = Field(64 << 20, ge=1024, description="Bytes of one request body.")
+    max_snapshot_bytes: int = Field(1 << 40, ge=1024, description="Bytes of an uploaded snapshot.")
     max_points: int = Field(
         10_000, ge=1, description="Points in one upsert, ids in one get or delete."
     )

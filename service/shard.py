@@ -16,10 +16,11 @@ A shard knows nothing of HTTP and nothing of its siblings: `search_features` of 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,7 @@ from .live import LivePoints
 from .manifest import SegmentEntry
 from .points_file import Names, PointsFile, Source
 from .sealing import MergeLike, OpenSegment, SealedFiles, SealingEngine
+from .snapshots import Points
 from .store import CollectionRecord, Durability, Entry, LogRow, Op, Store, point_id, point_key
 
 __all__ = ["Answer", "Hit", "Point", "PointBatch", "Sealing", "Search", "Shard"]
@@ -303,6 +305,8 @@ class Shard:
         self._await_room()
         features = decode_rows([entry.features or b"" for entry in entries])
         self._check_features(features)
+        if isinstance(features, SetBatch) and not _rising(features):
+            raise InvalidInputError("elements of a set must rise", field=self.featurizer.field)
         ids = [point_id(entry.point) for entry in entries]
         write = _Committed(ids, features, [entry.payload is not None for entry in entries])
         self._write(list(entries), write, durability)
@@ -795,6 +799,24 @@ class Shard:
             payloads |= self._store.get_payloads(asked)
         return [_name(row, names, payloads) for row in found]
 
+    @contextlib.contextmanager
+    def points_now(self) -> Iterator[Points]:
+        """All points as they are at this moment, while writes go on.
+
+        Within the context no row of theirs is removed from the log.
+        """
+        self._check_ready()
+        with self._reading_log:
+            self._log_readers += 1
+        try:
+            with self._apply_lock:
+                live = self._live.all_seqs()
+            self._store.sync()
+            yield Points(len(live), self._store.rows(self.record.id, live.tolist()))
+        finally:
+            with self._reading_log:
+                self._log_readers -= 1
+
     # --- features ------------------------------------------------------------------------------
 
     def _features(self, inputs: Sequence[Any] | np.ndarray[Any, Any]) -> Features:
@@ -894,6 +916,14 @@ def _make_engine(config: dict[str, Any], sealing: Sealing | None) -> Engine:
             **options,
         ),
     )
+
+
+def _rising(sets: SetBatch) -> bool:
+    """Whether the elements of each set rise, as engines trust them to."""
+    steps = sets.indices[1:] > sets.indices[:-1]
+    starts = sets.indptr[1:-1]
+    steps[starts[(starts > 0) & (starts < len(sets.indices))] - 1] = True
+    return bool(steps.all())
 
 
 def _take(features: Features, rows: list[int]) -> Features:

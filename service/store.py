@@ -71,6 +71,8 @@ MAX_GROUP_ROWS = 20_000
 """Rows of one transaction: bounds how long a small write waits behind large ones."""
 PURGE_ROWS = 5_000
 """Rows of a deleted collection which are removed between two other transactions."""
+ROWS_AT_ONCE = 500
+"""Whole log rows read at a time."""
 DELETE_ROWS = 500
 """Log rows removed in one transaction: bounds how long a write waits behind it."""
 SYNC_SECONDS = 1.0
@@ -585,6 +587,36 @@ class Store:
             row[0]: StoredPoint(*row)
             for row in self._lookup(seqs, "seq, point, features, source, payload")
         }
+
+    def rows(self, collection: int, seqs: Sequence[int]) -> Iterator[StoredPoint]:
+        """The rows of `seqs` (rising), in order; a row that is gone is left out.
+
+        Reads the log in stretches, so it is quick where nearly all rows are wanted.
+        Raises StoreUnavailableError.
+        """
+        statement = (
+            sa.select(*(_log.c[n] for n in ("seq", "point", "features", "source", "payload")))
+            .where(
+                _log.c.collection == collection,
+                _log.c.seq >= sa.bindparam("first"),
+                _log.c.seq <= sa.bindparam("last"),
+            )
+            .order_by(_log.c.seq)
+        )
+        start = 0
+        while start < len(seqs):
+            # A stretch without large gaps, whose rows are nearly all wanted.
+            stop = min(start + ROWS_AT_ONCE, len(seqs))
+            while seqs[stop - 1] - seqs[start] > 2 * ROWS_AT_ONCE:
+                stop = start + (stop - start + 1) // 2
+                if stop == start + 1:
+                    break
+            wanted = set(seqs[start:stop])
+            limits = {"first": seqs[start], "last": seqs[stop - 1]}
+            with self._reading() as connection:
+                found = [StoredPoint(*row) for row in connection.execute(statement, limits)]
+            yield from (row for row in found if row.seq in wanted)
+            start = stop
 
     def get_payloads(self, seqs: Sequence[int]) -> dict[int, bytes]:
         """Payloads (compact JSON) by seq; those without are left out."""

@@ -21,6 +21,7 @@ from closeby.index.errors import InvalidInputError
 from .errors import BodyTooLargeError, FieldError, MalformedJsonError, ValidationError
 from .settings import Settings
 from .shard import Answer, Hit, Point, PointBatch, Search
+from .store import Durability
 
 __all__ = [
     "PLURALS",
@@ -28,6 +29,7 @@ __all__ = [
     "UpsertRequest",
     "dump_answer",
     "dump_points",
+    "parse_delete",
     "parse_ids",
     "parse_json",
     "parse_query",
@@ -38,6 +40,7 @@ __all__ = [
 PLURALS = {"text": "texts", "sequence": "sequences", "set": "sets", "vector": "vectors"}
 """Name of a point's input field -> name of the column of many."""
 
+DURABILITIES = {durability.name.lower(): durability for durability in reversed(Durability)}
 MAX_INT_ID = 2**63 - 1
 _QUERY_OPTIONS = ("limit", "threshold", "target_recall", "with_payload", "filter")
 _NUMBERS = {int, float}
@@ -49,6 +52,7 @@ class UpsertRequest:
 
     batch: PointBatch
     path: Callable[[int], str]
+    durability: Durability
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ def parse_upsert(body: bytes, featurizer: Featurizer, settings: Settings) -> Ups
 def _upsert_rows(
     found: dict[str, Any], name: str, featurizer: Featurizer, settings: Settings
 ) -> UpsertRequest:
-    _refuse_unknown(found, ("points",), "")
+    _refuse_unknown(found, ("points", "durability"), "")
     points = _list(found["points"], "points", settings.max_points)
     allowed = ("id", name, "payload")
     ids, inputs, payloads = [], [], []
@@ -110,14 +114,14 @@ def _upsert_rows(
         return f"points[{row}].{name}"
 
     checked = _inputs(inputs, featurizer, path, settings)
-    return UpsertRequest(PointBatch(ids, checked, payloads), path)
+    return UpsertRequest(PointBatch(ids, checked, payloads), path, _durability(found))
 
 
 def _upsert_columns(
     found: dict[str, Any], name: str, featurizer: Featurizer, settings: Settings
 ) -> UpsertRequest:
     column = PLURALS[name]
-    _refuse_unknown(found, ("ids", column, "payloads", "points"), "", featurizer)
+    _refuse_unknown(found, ("ids", column, "payloads", "points", "durability"), "", featurizer)
     for needed in ("ids", column):
         if needed not in found:
             raise ValidationError.of(
@@ -139,17 +143,35 @@ def _upsert_columns(
         return f"{column}[{row}]"
 
     checked = _inputs(inputs, featurizer, path, settings)
-    return UpsertRequest(PointBatch(ids, checked, payloads), path)
+    return UpsertRequest(PointBatch(ids, checked, payloads), path, _durability(found))
 
 
 def parse_ids(body: bytes, settings: Settings) -> list[int | str]:
     """The ids of a get or delete."""
     found = _object(parse_json(body))
     _refuse_unknown(found, ("ids",), "")
+    return _ids(found, settings)
+
+
+def parse_delete(body: bytes, settings: Settings) -> tuple[list[int | str], Durability]:
+    """The ids of a delete, and when it is acknowledged."""
+    found = _object(parse_json(body))
+    _refuse_unknown(found, ("ids", "durability"), "")
+    return _ids(found, settings), _durability(found)
+
+
+def _ids(found: dict[str, Any], settings: Settings) -> list[int | str]:
     if "ids" not in found:
         raise ValidationError.of("ids", 'is missing; send {"ids": […]}')
     values = _list(found["ids"], "ids", settings.max_points)
     return [_id(value, f"ids[{row}]", settings) for row, value in enumerate(values)]
+
+
+def _durability(found: dict[str, Any]) -> Durability:
+    wanted = found.get("durability", "fsync")
+    if not isinstance(wanted, str) or wanted not in DURABILITIES:
+        raise ValidationError.of("durability", f"must be one of {', '.join(DURABILITIES)}")
+    return DURABILITIES[wanted]
 
 
 def parse_query(

@@ -20,7 +20,7 @@ from closeby.service.wire import parse_json
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-__all__ = ["CollectionName", "router"]
+__all__ = ["CollectionName", "check_name", "configuration", "describe_shard", "router"]
 
 router = APIRouter(prefix="/v1/collections", tags=["collections"], default_response_class=Response)
 
@@ -39,7 +39,7 @@ async def list_collections(
     after = None if cursor is None else _read_cursor(cursor)
     shards, more = service.deployment.registry.page(limit, after)
     body = {
-        "collections": await service.read(lambda: [_describe(shard) for shard in shards]),
+        "collections": await service.read(lambda: [describe_shard(shard) for shard in shards]),
         "next_cursor": _cursor(shards[-1].record.name) if more and shards else None,
     }
     return _json(body)
@@ -56,21 +56,16 @@ async def list_collections(
 async def create_collection(request: Request, collection: CollectionName) -> Response:
     """Create a collection: 201; 200 if it exists with the same configuration."""
     service = service_of(request)
-    if not _NAME.fullmatch(collection):
-        raise ValidationError.of(
-            "collection",
-            "the name must be 1 to 128 of A-Z a-z 0-9 _ . - and begin with a letter or digit",
-            128,
-        )
+    check_name(collection, "collection")
     async with service.admission.body(request) as body:
-        config = _configuration(body, service)
+        config = configuration(body, service)
         try:
             shard, created = await service.write(
                 service.deployment.registry.create, collection, config
             )
         except InvalidInputError as error:
             raise ValidationError.of(error.field or "body", str(error), error.limit) from error
-    return _json(await service.read(_describe, shard), 201 if created else 200)
+    return _json(await service.read(describe_shard, shard), 201 if created else 200)
 
 
 @router.get(
@@ -81,7 +76,7 @@ async def get_collection(request: Request, collection: CollectionName) -> Respon
     """Configuration, count and state of a collection."""
     service = service_of(request)
     shard = service.deployment.registry.get(collection)
-    return _json(await service.read(_describe, shard))
+    return _json(await service.read(describe_shard, shard))
 
 
 @router.delete(
@@ -96,8 +91,18 @@ async def delete_collection(request: Request, collection: CollectionName) -> Res
     return Response(status_code=204)
 
 
-def _configuration(body: bytes, service: Service) -> dict[str, Any]:
-    """The normalised configuration. Raises ValidationError."""
+def check_name(name: str, field: str) -> None:
+    """Refuse what cannot be the name of a collection. Raises ValidationError."""
+    if not _NAME.fullmatch(name):
+        raise ValidationError.of(
+            field,
+            "the name must be 1 to 128 of A-Z a-z 0-9 _ . - and begin with a letter or digit",
+            128,
+        )
+
+
+def configuration(body: bytes, service: Service) -> dict[str, Any]:
+    """The normalised configuration of a collection. Raises ValidationError."""
     found = parse_json(body)
     try:
         asked = CollectionBody.model_validate(found)
@@ -145,7 +150,8 @@ def _explain(error: pydantic.ValidationError) -> ValidationError:
     return ValidationError(f"{faults[0].field}: {faults[0].message}", errors=faults[:20])
 
 
-def _describe(shard: Shard) -> dict[str, Any]:
+def describe_shard(shard: Shard) -> dict[str, Any]:
+    """A collection as it is answered."""
     record = shard.record
     return {
         "name": record.name,

@@ -10,6 +10,7 @@ from closeby.service.openapi import describe
 from closeby.service.routes.collections import CollectionName
 from closeby.service.schemas import (
     DeleteAnswer,
+    DeleteBody,
     IdsBody,
     PointsAnswer,
     UpsertAnswer,
@@ -19,7 +20,7 @@ from closeby.service.schemas import (
 from closeby.service.service import service_of
 from closeby.service.settings import Settings
 from closeby.service.shard import Shard
-from closeby.service.wire import at_path, dump_points, parse_ids, parse_upsert
+from closeby.service.wire import at_path, dump_points, parse_delete, parse_ids, parse_upsert
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -39,7 +40,7 @@ _PROBLEMS = ("collection_not_found", "too_many_requests", "not_ready", "store_un
     ),
 )
 async def upsert(request: Request, collection: CollectionName) -> Response:
-    """Store points; those whose id exists are replaced. Answered once they are on disk."""
+    """Store points; those whose id exists are replaced. Answered as `durability` says."""
     start = time.perf_counter()
     service = service_of(request)
     shard = service.deployment.registry.get(collection)
@@ -64,7 +65,7 @@ async def get_points(request: Request, collection: CollectionName) -> Response:
 
 @router.post(
     "/points:delete",
-    openapi_extra=describe({200: DeleteAnswer}, body=(IdsBody,), problems=_PROBLEMS),
+    openapi_extra=describe({200: DeleteAnswer}, body=(DeleteBody,), problems=_PROBLEMS),
 )
 async def delete_points(request: Request, collection: CollectionName) -> Response:
     """Delete points by id; ids which do not exist are no error."""
@@ -79,7 +80,7 @@ async def delete_points(request: Request, collection: CollectionName) -> Respons
 def _upsert(shard: Shard, body: bytes, settings: Settings) -> int:
     asked = parse_upsert(body, shard.featurizer, settings)
     try:
-        return shard.upsert(asked.batch)
+        return shard.upsert(asked.batch, asked.durability)
     except InvalidInputError as error:
         raise at_path(error, asked.path) from error
 
@@ -90,7 +91,7 @@ def _get(shard: Shard, body: bytes, settings: Settings) -> bytes:
 
 
 def _delete(shard: Shard, body: bytes, settings: Settings) -> int:
-    return shard.delete(parse_ids(body, settings))
+    return shard.delete(*parse_delete(body, settings))
 
 
 def _json(body: dict[str, float]) -> Response:

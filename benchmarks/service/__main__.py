@@ -1,0 +1,181 @@
+"""``python -m benchmarks.service restart | ingest | queries | peers``: write a JSON file."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import orjson
+
+from benchmarks import machine
+
+from .load import Pressure, ingest
+from .server import serving, small_sets
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+COLLECTION = {"metric": "jaccard", "features": {"kind": "ids"}, "index": "flinng"}
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.service", description=__doc__)
+    parser.add_argument("what", choices=sorted(_MEASURES))
+    parser.add_argument("--points", type=int, default=1_000_000)
+    parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=1000, help="points a request")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="work here; kept for the next run")
+    parser.add_argument("--lock", type=Path, help="file to lock while measuring")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(_locked(options.lock))
+        result = {"machine": machine.describe()} | _MEASURES[options.what](folder, options)
+    options.output.mkdir(parents=True, exist_ok=True)
+    path = options.output / f"service-{options.what}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps({k: v for k, v in result.items() if k != "machine"}, indent=1))
+    return 0
+
+
+@contextlib.contextmanager
+def _locked(path: Path | None) -> Iterator[None]:
+    if path is None:
+        yield
+        return
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _create(url: str) -> None:
+    with httpx.Client(base_url=url, timeout=60) as http:
+        http.put("/v1/collections/points", json=COLLECTION).raise_for_status()
+
+
+def _count(url: str) -> int:
+    with httpx.Client(base_url=url, timeout=60) as http:
+        count: int = http.get("/v1/collections/points").json()["count"]
+        return count
+
+
+def _ingest(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Durable ingest over HTTP: every request is answered when it is on disk."""
+    rates, singles = [], []
+    each = options.points // options.clients
+    for repeat in range(options.repeats):
+        with serving(folder / f"ingest-{repeat}") as server:
+            _create(server.url)
+            rates.append(ingest(server.url, options.clients, each, options.batch))
+            assert _count(server.url) == each * options.clients
+            singles.append(ingest(server.url, 16, 100, 1))
+    return {
+        "points": options.points,
+        "clients": options.clients,
+        "points_a_request": options.batch,
+        "points_a_second": [round(rate) for rate in rates],
+        "median": round(statistics.median(rates)),
+        "one_at_a_time_16_clients": round(statistics.median(singles)),
+    }
+
+
+def _restart(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds until ready, from exec: after SIGTERM, and after kill -9 in the midst of ingest."""
+    data = folder / "restart"
+    empty = []
+    for repeat in range(options.repeats):
+        with serving(folder / f"empty-{repeat}") as server:
+            empty.append(server.ready)
+    if not data.exists():
+        with serving(data) as server:
+            _create(server.url)
+            ingest(server.url, options.clients, options.points // options.clients, options.batch)
+    clean, killed, found = [], [], 0
+    for _ in range(options.repeats):
+        with serving(data) as server:
+            clean.append(server.ready)
+            found = _count(server.url)
+    for _ in range(options.repeats):
+        with serving(data) as server, Pressure(server.url, 2, options.batch) as pressure:
+            time.sleep(6)
+            server.process.kill()
+            pressure.__exit__()
+        with serving(data) as server:
+            killed.append(server.ready)
+    return {
+        "points": found,
+        "empty_server": _rounded(empty),
+        "after_a_clean_stop": _rounded(clean),
+        "after_kill_during_ingest": _rounded(killed),
+        "beyond_an_empty_server": {
+            "clean": round(statistics.median(clean) - statistics.median(empty), 3),
+            "killed": round(statistics.median(killed) - statistics.median(empty), 3),
+        },
+    }
+
+
+def _queries(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Latency of single queries on a quiet server and beside full ingest."""
+    with serving(folder / "queries") as server:
+        if httpx.get(f"{server.url}/v1/collections/points").status_code == 404:
+            _create(server.url)
+            ingest(server.url, options.clients, options.points // options.clients, options.batch)
+            time.sleep(10)
+        asked = [
+            orjson.dumps({"set": row, "limit": 10, "with_payload": False})
+            for row in small_sets(2000, 1)
+        ]
+        idle = [_latencies(server.url, asked) for _ in range(options.repeats)]
+        with Pressure(server.url, 2, options.batch):
+            time.sleep(2)
+            busy = [_latencies(server.url, asked) for _ in range(options.repeats)]
+    quiet, loaded = statistics.median(p[1] for p in idle), statistics.median(p[1] for p in busy)
+    return {
+        "points": options.points,
+        "idle_ms": {"p50": statistics.median(p[0] for p in idle), "p99": quiet},
+        "beside_ingest_ms": {"p50": statistics.median(p[0] for p in busy), "p99": loaded},
+        "p99_ratio": round(loaded / quiet, 2),
+    }
+
+
+def _latencies(url: str, asked: list[bytes]) -> tuple[float, float]:
+    headers = {"content-type": "application/json"}
+    seconds = []
+    with httpx.Client(base_url=url, timeout=60) as http:
+        for body in asked:
+            start = time.perf_counter()
+            http.post("/v1/collections/points/query", content=body, headers=headers)
+            seconds.append(time.perf_counter() - start)
+    p50, p99 = np.percentile(np.array(seconds) * 1e3, [50, 99])
+    return round(float(p50), 3), round(float(p99), 3)
+
+
+def _rounded(seconds: list[float]) -> dict[str, Any]:
+    return {
+        "seconds": [round(each, 3) for each in seconds],
+        "median": round(statistics.median(seconds), 3),
+    }
+
+
+def _peers(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    from . import peers
+
+    return peers.measure(folder, options)
+
+
+_MEASURES = {"ingest": _ingest, "restart": _restart, "queries": _queries, "peers": _peers}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""Clients in processes of their own: they post bodies that were made before."""
+
+from __future__ import annotations
+
+import http.client
+import multiprocessing
+import time
+from multiprocessing.synchronize import Barrier, Event
+from urllib.parse import urlsplit
+
+from .server import bodies, small_sets
+
+JSON = {"Content-Type": "application/json"}
+
+
+def post(url: str, path: str, texts: list[bytes]) -> None:
+    """Post one body after the other over one connection; 429 is waited for."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=120)
+    for text in texts:
+        while True:
+            connection.request("POST", path, text, JSON)
+            answer = connection.getresponse()
+            content = answer.read()
+            if answer.status == 200:
+                break
+            if answer.status not in (429, 503):
+                raise RuntimeError(content.decode())
+            time.sleep(0.2)
+    connection.close()
+
+
+def _client(
+    url: str, number: int, points: int, batch: int, ready: Barrier, stop: Event | None
+) -> None:
+    path = "/v1/collections/points/points:upsert"
+    first = number * 100_000_000
+    texts = bodies(first, small_sets(points, number), batch)
+    ready.wait()
+    post(url, path, texts)
+    while stop is not None and not stop.is_set():
+        for text in texts:
+            if stop.is_set():
+                break
+            post(url, path, [text])
+
+
+def ingest(url: str, clients: int, points: int, batch: int) -> float:
+    """Let clients store so many points each; points a second over all."""
+    context = multiprocessing.get_context("fork")
+    ready = context.Barrier(clients + 1)
+    workers = [
+        context.Process(target=_client, args=(url, n, points, batch, ready, None))
+        for n in range(1, clients + 1)
+    ]
+    for worker in workers:
+        worker.start()
+    ready.wait()
+    start = time.perf_counter()
+    for worker in workers:
+        worker.join()
+    seconds = time.perf_counter() - start
+    if any(worker.exitcode for worker in workers):
+        raise RuntimeError("a client failed")
+    return clients * points / seconds
+
+
+class Pressure:
+    """Clients that store points without end, until the context is left."""
+
+    def __init__(self, url: str, clients: int, batch: int) -> None:
+        context = multiprocessing.get_context("fork")
+        self._stop = context.Event()
+        ready = context.Barrier(clients + 1)
+        self._workers = [
+            context.Process(target=_client, args=(url, n, 20_000, batch, ready, self._stop))
+            for n in range(50, 50 + clients)
+        ]
+        for worker in self._workers:
+            worker.start()
+        ready.wait()
+
+    def __enter__(self) -> Pressure:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for worker in self._workers:
+            worker.join()
