@@ -35,6 +35,8 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--batch", type=int, default=1000, help="points a request")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peer-points", type=int, default=20_000)
+    parser.add_argument("--peers-python", type=Path, help="Python that has the peers")
     parser.add_argument("--folder", type=Path, help="work here; kept for the next run")
     parser.add_argument("--lock", type=Path, help="file to lock while measuring")
     parser.add_argument("--output", type=Path, default=RESULTS)
