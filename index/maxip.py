@@ -303,6 +303,26 @@ class MaxIPIndex:
             removed += len(places)
         return removed
 
+    def fork(self) -> MaxIPIndex:
+        """An index of the same points, sharing their memory, that can be changed on its own.
+
+        It costs some ten bytes a point: for algorithms that take points out as they go.
+        """
+        other = MaxIPIndex(
+            self.seed, self.target_recall, rotations=self.rotations, capacity=self.capacity
+        )
+        state = self._state
+        other.dim = self.dim
+        other._new_tail()
+        other._state = _State(
+            tuple(_Segment(s.lists.fork(), s.calibration) for s in state.segments)
+        )
+        if state.tail is not None and state.tail.alive.any():
+            alive = state.tail.alive.copy()
+            other._append(state.tail.ids[alive], state.tail.vectors[alive])
+        other._next_id = self._next_id
+        return other
+
     def _present(self, ids: Int64Array) -> npt.NDArray[np.bool_]:
         present = np.fromiter((i in self._tail_rows for i in ids.tolist()), bool, len(ids))
         for segment in self._state.segments:

@@ -182,6 +182,15 @@ class Lists:
         for code_set in self.code_sets:
             code_set.factors[places] = np.nan
 
+    def fork(self) -> Lists:
+        """The same points in the same memory, with marks of removed points of its own."""
+        code_sets = tuple(CodeSet(s.signs, s.codes, s.factors.copy()) for s in self.code_sets)
+        other = Lists(self.ids, self.vectors, self.centroids, self.spreads, self.starts, code_sets)
+        # What was derived from the shared arrays need not be derived again.
+        shared = {n: v for n, v in vars(self).items() if n in ("points", "longest", "_by_id")}
+        vars(other).update(shared)
+        return other
+
     def search(
         self, queries: FloatArray, k: int, effort: MaxIPEffort, floor: float, turn: int = 0
     ) -> tuple[Int64Array, FloatArray, Int64Array]:

@@ -19,7 +19,6 @@ from .trace import Array, Callback, Ids, Recorder, Status, Trace
 
 # Where the index is asked: fewer lists than for search, since the next step mends a poor choice.
 TARGET_RECALL = 0.7
-_WANTED = 24  # hits asked for, of which the first not chosen yet is taken
 _ROWS_AT_ONCE = 65_536
 
 
@@ -181,12 +180,13 @@ class _Herd:
         subset: int,
         seed: int,
     ) -> None:
-        self.index, self.rows, self.unique = index, rows, unique
+        # Of a fork, chosen points can be taken out without anybody else's noticing.
+        self.index = index.fork() if index is not None and unique else index
+        self.rows, self.unique = rows, unique
         self.mean: Array = np.zeros(0)
         self._random = random
         self._subset = subset
         self._rng = np.random.default_rng(seed)
-        self._chosen: set[int] = set()
         self._free = np.ones(len(rows), bool) if rows is not None else np.zeros(0, bool)
         self.read = 0
 
@@ -232,9 +232,12 @@ class _Herd:
         )  # fmt: skip
 
     def _mark(self, i: int) -> None:
-        self._chosen.add(i)
-        if self.unique and len(self._free):
+        if not self.unique:
+            return
+        if len(self._free):
             self._free[i] = False
+        if self.index is not None:
+            self.index.remove([i])
 
     def _vector(self, i: int) -> Array:
         if self.rows is not None:
@@ -248,22 +251,14 @@ class _Herd:
         if self._random:
             return self._from_subset(query)
         if self.index is not None:
-            found = self._from_index(query.astype(np.float32), turn)
-            if found is not None:
-                return found
+            return self._from_index(query.astype(np.float32), turn)
         return self._from_all(query)
 
-    def _from_index(self, query: npt.NDArray[np.float32], turn: int) -> int | None:
+    def _from_index(self, query: npt.NDArray[np.float32], turn: int) -> int:
         assert self.index is not None
-        wanted = _WANTED if self.unique else 1
-        while wanted <= 4096:
-            ids, _ = self.index.search(query[None], wanted, target_recall=TARGET_RECALL, turn=turn)
-            self.read += wanted
-            for i in ids[0].tolist():
-                if i >= 0 and not (self.unique and i in self._chosen):
-                    return int(i)
-            wanted *= 8
-        return None
+        ids, _ = self.index.search(query[None], 1, target_recall=TARGET_RECALL, turn=turn)
+        self.read += 1
+        return int(ids[0, 0]) if ids[0, 0] >= 0 else self.index.exact_best(query)[0]
 
     def _from_subset(self, query: Array) -> int:
         assert self.rows is not None
@@ -275,21 +270,9 @@ class _Herd:
         return int(rows[(self.rows[rows] @ query.astype(self.rows.dtype)).argmax()])
 
     def _from_all(self, query: Array) -> int:
-        if self.rows is None:
-            assert self.index is not None
-            return self._from_all_of_index(query.astype(np.float32))
+        assert self.rows is not None
         scores = self.rows @ query.astype(self.rows.dtype)
         self.read += len(self.rows)
         if self.unique:
             scores[~self._free] = -np.inf
         return int(scores.argmax())
-
-    def _from_all_of_index(self, query: npt.NDArray[np.float32]) -> int:
-        """By comparing all points: the last resort, where every near one is chosen already."""
-        assert self.index is not None
-        ids, vectors = self.index.points()
-        scores = vectors @ query
-        self.read += len(ids)
-        if self.unique:
-            scores[np.isin(ids, np.fromiter(self._chosen, np.int64))] = -np.inf
-        return int(ids[scores.argmax()])

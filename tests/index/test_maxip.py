@@ -286,6 +286,18 @@ def test_points_are_searchable_at_once_and_sealed_in_tiers() -> None:
     assert recall(index.search(vectors[:50], 10)[0], truth(vectors, vectors[:50], 10)) >= 0.95
 
 
+def test_a_fork_changes_on_its_own(large: Any) -> None:
+    vectors, index = large
+    index.update(3, vectors[3])  # into the tail
+    fork = index.fork()
+    assert fork.remove([3, 4]) == 2
+    fork.add(vectors[:1] * 9)
+    assert len(fork) == len(vectors) - 1
+    assert len(index) == len(vectors)
+    np.testing.assert_array_equal(index.vectors([3, 4]), vectors[3:5])
+    assert fork._state.segments[0].lists.vectors is index._state.segments[0].lists.vectors
+
+
 # --- files ---------------------------------------------------------------------------------------
 
 
