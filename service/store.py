@@ -627,7 +627,7 @@ class Store:
         }
 
     def seqs(
-        self, collection: int, after: int, upto: int, chunk: int = 100_000
+        self, collection: int, after: int, upto: int, chunk: int = 10_000
     ) -> Iterator[list[int]]:
         """Seqs of the collection's rows in `after` < seq <= `upto`, rising, `chunk` at a time.
 

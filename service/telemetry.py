@@ -79,6 +79,15 @@ class _StateCollector(Collector):
             "closeby_store_queued_points", "Points waiting for the disk.", store.queued_rows
         )
         yield CounterMetricFamily("closeby_store_commits", "Transactions on disk.", store.commits)
+        yield CounterMetricFamily(
+            "closeby_store_failed_points", "Log rows that could not be written.", store.failed_rows
+        )
+        waiting = GaugeMetricFamily(
+            "closeby_segments_waiting", "Full segments not sealed yet.", labels=["collection"]
+        )
+        for shard in shards:
+            waiting.add_metric([shard.record.name], shard.frozen)
+        yield waiting
         yield GaugeMetricFamily(
             "closeby_body_bytes", "Bytes of request bodies in memory.", self._admission.held
         )
