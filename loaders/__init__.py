@@ -5,10 +5,12 @@
         collection.upsert(points=batch.points())
     print(reader.report.bad, reader.report.samples)
 
-Each format is a small class of its own (`Lines`, `Fasta`, `Jsonl`) that follows the `Format`
+Each format is a small class of its own (`Lines`, `Fasta`, `Jsonl`, `Delimited`,
+`Npy`, `Vecs`) that follows the `Format`
 protocol; a file's format is found by its name and checked against its content.
 """
 
+from .delimited import Delimited
 from .errors import (
     BadRowError,
     DamagedFileError,
@@ -24,11 +26,13 @@ from .points import Format, PointBatch
 from .reading import PointReader, open_points
 from .report import BadRow, Report
 from .source import Limits
+from .vectors import Npy, Vecs
 
 __all__ = [
     "BadRow",
     "BadRowError",
     "DamagedFileError",
+    "Delimited",
     "Fasta",
     "FileTooLargeError",
     "Format",
@@ -36,10 +40,12 @@ __all__ = [
     "Limits",
     "Lines",
     "LoaderError",
+    "Npy",
     "PointBatch",
     "PointReader",
     "Report",
     "UnknownFormatError",
+    "Vecs",
     "WrongFormatError",
     "after_scheme",
     "open_points",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from .delimited import Delimited
 from .errors import UnknownFormatError, WrongFormatError
 from .fasta import Fasta
 from .jsonl import Jsonl
 from .lines import Lines
 from .points import Format
 from .source import Source
+from .vectors import Npy, Vecs
 
-FORMATS: tuple[type[Fasta] | type[Jsonl] | type[Lines], ...] = (Fasta, Jsonl, Lines)
+Known = type[Fasta] | type[Jsonl] | type[Lines] | type[Delimited] | type[Npy] | type[Vecs]
+FORMATS: tuple[Known, ...] = (Fasta, Jsonl, Lines, Delimited, Npy, Vecs)
 
 
 def detect(source: Source, named: str | Format | None = None) -> Format:
