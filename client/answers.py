@@ -56,13 +56,14 @@ def collection_info(document: Mapping[str, Any]) -> CollectionInfo:
 
 def snapshot_of(document: Mapping[str, Any]) -> Snapshot:
     """A snapshot."""
+    config: Any = document.get("config") or {}
     return Snapshot(
         document["name"],
         document["collection"],
         document["points"],
         document["bytes"],
         document["created_at"],
-        document.get("config") or {},
+        config,
     )
 
 
