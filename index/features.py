@@ -3,6 +3,7 @@
 A collection names its featurizer once, so that ingest and query see the same features::
 
     {"kind": "shingles", "unit": "byte" | "char" | "word", "n": 4}    text      -> set
+        (and "normalise": {"unicode": "NFKC", "case": "fold", "whitespace": "collapse"})
     {"kind": "kmers", "k": 16, "canonical": true}                     sequence  -> set
     {"kind": "ids"}                                                   integers  -> set
     {"kind": "tokens"}                                                strings   -> set
@@ -13,8 +14,9 @@ from __future__ import annotations
 
 import inspect
 import math
+import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -62,6 +64,35 @@ class Featurizer(ABC):
         return np.zeros(0, np.int64)
 
 
+NORMALISATIONS: dict[str, dict[str, Callable[[str], str]]] = {
+    "unicode": {
+        "NFC": lambda text: unicodedata.normalize("NFC", text),
+        "NFKC": lambda text: unicodedata.normalize("NFKC", text),
+    },
+    "case": {"lower": str.lower, "fold": str.casefold},
+    "whitespace": {"collapse": lambda text: " ".join(text.split())},
+}
+"""What can be done to a text before it is shingled: steps in their order, and the ways of each."""
+
+
+def _checked_normalisation(normalise: Any) -> dict[str, str]:
+    """The steps in their order; InvalidInputError names one that is not known."""
+    if not isinstance(normalise, Mapping):
+        raise InvalidInputError("normalise must be an object", field="features.normalise")
+    for name, how in normalise.items():
+        if name not in NORMALISATIONS:
+            raise InvalidInputError(
+                f"normalise has no step {name!r}; it knows {', '.join(NORMALISATIONS)}",
+                field="features.normalise",
+            )
+        if not isinstance(how, str) or how not in NORMALISATIONS[name]:
+            raise InvalidInputError(
+                f"normalise.{name} must be one of {', '.join(NORMALISATIONS[name])}",
+                field=f"features.normalise.{name}",
+            )
+    return {name: normalise[name] for name in NORMALISATIONS if name in normalise}
+
+
 def _utf8(inputs: Sequence[Any], field: str) -> list[bytes]:
     encoded = []
     for row, text in enumerate(inputs):
@@ -95,28 +126,48 @@ def _bounded(batch: SetBatch, field: str) -> SetBatch:
 class Shingles(Featurizer):
     """Text as the set of its n-grams of bytes, characters or words.
 
-    A text shorter than n is one shingle. Words are runs of letters and digits; text is taken as
-    it is, without folding of case.
+    A text shorter than n is one shingle. Words are runs of letters and digits.
+
+    Args:
+        unit: ``"byte"``, ``"char"`` or ``"word"``.
+        n: units in a shingle.
+        normalise: what is done to a text first, in this order; nothing unless given::
+
+            {"unicode": "NFC" | "NFKC", "case": "lower" | "fold", "whitespace": "collapse"}
+
+            ``"fold"`` is Unicode's case folding (ß is ss); ``"collapse"`` makes one space of each
+            run of white space, and none of those at the ends.
     """
 
     kind = "shingles"
     field = "text"
 
-    def __init__(self, unit: str = "char", n: int = 4) -> None:
+    def __init__(
+        self, unit: str = "char", n: int = 4, normalise: Mapping[str, str] | None = None
+    ) -> None:
         if unit not in ("byte", "char", "word"):
             raise InvalidInputError('unit must be "byte", "char" or "word"', field="features.unit")
         self.unit = unit
         self.n = _whole_number(n, "features.n", 1, MAX_SHINGLE)
+        self.normalise = _checked_normalisation({} if normalise is None else normalise)
 
     @property
     def spec(self) -> dict[str, Any]:
         """See :class:`Featurizer`."""
-        return {"kind": self.kind, "unit": self.unit, "n": self.n}
+        spec: dict[str, Any] = {"kind": self.kind, "unit": self.unit, "n": self.n}
+        return spec | ({"normalise": self.normalise} if self.normalise else {})
 
     def features(self, inputs: Sequence[Any]) -> SetBatch:
         """See :class:`Featurizer`; inputs are strings."""
+        if self.normalise:
+            inputs = [self._normal(text) if isinstance(text, str) else text for text in inputs]
         pair = _native.shingle_batch(self.unit, _utf8(inputs, self.field), self.n)
         return _bounded(SetBatch(*_native.sort_unique(*pair)), self.field)
+
+    def _normal(self, text: str) -> str:
+        for name, how in self.normalise.items():
+            text = NORMALISATIONS[name][how](text)
+        return text
 
 
 class Kmers(Featurizer):

@@ -297,3 +297,48 @@ def test_sets_of_more_than_a_million_elements_are_refused() -> None:
         featurizer_from(IDS).features([[1], np.arange(MAX_ELEMENTS + 1)])
     assert (caught.value.field, caught.value.row, caught.value.limit) == ("set", 1, MAX_ELEMENTS)
     assert len(featurizer_from(IDS).features([np.arange(MAX_ELEMENTS)]).row(0)) == MAX_ELEMENTS
+
+
+@pytest.mark.parametrize(
+    ("normalise", "one", "other"),
+    [
+        ({"case": "lower"}, "The Quick Fox", "the quick fox"),
+        ({"case": "fold"}, "Straße", "STRASSE"),
+        ({"whitespace": "collapse"}, "  a\tb \n c ", "a b c"),
+        ({"unicode": "NFC"}, "cafe\u0301", "caf\u00e9"),
+        ({"unicode": "NFKC"}, "\ufb01ne \uff21\uff22\uff23", "fine ABC"),
+        (
+            {"whitespace": "collapse", "case": "fold", "unicode": "NFKC"},
+            "\ufb01NE\u3000\u3000Day",
+            "FINE day",
+        ),
+    ],
+)
+@pytest.mark.parametrize("unit", ["byte", "char", "word"])
+def test_normalised_texts_have_the_same_shingles(normalise, one, other, unit):
+    spec = {"kind": "shingles", "unit": unit, "n": 2, "normalise": normalise}
+    featurizer = featurizer_from(spec)
+    batch = featurizer.features([one, other])
+    assert batch.row(0).tolist() == batch.row(1).tolist()
+    again = featurizer_from(featurizer.spec)
+    assert again.spec == featurizer.spec == spec
+    assert again.features([one]).indices.tolist() == batch.row(0).tolist()
+    plain = featurizer_from({"kind": "shingles", "unit": "char", "n": 2})
+    assert "normalise" not in plain.spec
+    rows = plain.features([one, other])
+    assert rows.row(0).tolist() != rows.row(1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("normalise", "field"),
+    [
+        ("lower", "features.normalise"),
+        ({"accents": "strip"}, "features.normalise"),
+        ({"case": "upper"}, "features.normalise.case"),
+        ({"whitespace": True}, "features.normalise.whitespace"),
+    ],
+)
+def test_a_normalisation_that_is_not_known_is_refused(normalise, field):
+    with pytest.raises(InvalidInputError) as raised:
+        featurizer_from({"kind": "shingles", "normalise": normalise})
+    assert raised.value.field == field
