@@ -25,6 +25,16 @@ _FEATURES_SCHEMA: dict[str, Any] = {
                 "kind": {"const": "shingles"},
                 "unit": {"enum": ["byte", "char", "word"], "default": "char"},
                 "n": {"type": "integer", "minimum": 1, "maximum": 64, "default": 4},
+                "normalise": {
+                    "type": "object",
+                    "description": "What is done to a text first, in this order.",
+                    "additionalProperties": False,
+                    "properties": {
+                        "unicode": {"enum": ["NFC", "NFKC"]},
+                        "case": {"enum": ["lower", "fold"]},
+                        "whitespace": {"enum": ["collapse"]},
+                    },
+                },
             },
         },
         {

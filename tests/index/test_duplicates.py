@@ -68,9 +68,10 @@ def test_pairs_are_those_of_an_exact_comparison(highest: int, threshold: float) 
 
 
 def test_pairs_of_real_urls(urls: SetBatch) -> None:
-    exact = jaccard_pairs(urls, 0.8)
-    found = reported(duplicate_pairs(urls, 0.8))
-    assert len(exact) > 300
+    some = urls.slice(0, 500)
+    exact = jaccard_pairs(some, 0.8)
+    found = reported(duplicate_pairs(some, 0.8))
+    assert len(exact) > 100
     assert found.items() <= exact.items()
     assert len(found) >= 0.99 * len(exact)
 

@@ -41,7 +41,7 @@ def test_kept_lines_are_byte_for_byte_and_in_order(tmp_path: Path) -> None:
 
 
 def test_pairs_are_the_exact_ones_of_real_urls(tmp_path: Path) -> None:
-    urls = list(samples.urls())[:2000]
+    urls = list(samples.urls())[:600]
     source, output, pairs = tmp_path / "urls.txt", tmp_path / "out.txt", tmp_path / "pairs"
     source.write_text("".join(url + "\n" for url in urls))
     result = run(source, output, "--threshold", 0.8, "--pairs", pairs)
@@ -57,7 +57,7 @@ def test_pairs_are_the_exact_ones_of_real_urls(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in pairs.read_text().splitlines()]
     found = {(row["a"], row["b"]): row["score"] for row in rows}
     assert found.items() <= exact.items()
-    assert len(found) == len(rows) >= 0.99 * len(exact) > 300
+    assert len(found) == len(rows) >= 0.99 * len(exact) > 100
     kept = output.read_text().splitlines()
     first = list(range(len(urls) + 1))  # earliest record of each cluster, by repeated relaxation
     while any(first[a] != first[b] for a, b in found):
