@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import itertools
 import multiprocessing
 import time
 from multiprocessing.synchronize import Barrier, Event
@@ -38,9 +40,11 @@ def _client(
     first = number * 100_000_000
     texts = bodies(first, small_sets(points, number), batch)
     ready.wait()
-    post(url, path, texts)
-    while stop is not None and not stop.is_set():
-        for text in texts:
+    if stop is None:
+        post(url, path, texts)
+        return
+    with contextlib.suppress(OSError, http.client.HTTPException):  # until the server is killed
+        for text in itertools.cycle(texts):
             if stop.is_set():
                 break
             post(url, path, [text])

@@ -33,7 +33,7 @@ def serving(data_dir: Path, **settings: Any) -> Iterator[Server]:
     """Start ``closeby serve`` and wait until it is ready; stopped by SIGTERM at the end."""
     environment = os.environ | {f"CLOSEBY_{k.upper()}": str(v) for k, v in settings.items()}
     command = [sys.executable, "-m", "closeby.service", "serve", "--port", "0"]
-    command += ["--data-dir", str(data_dir), "--log-level", "warning"]
+    command += ["--data-dir", str(data_dir), "--log-level", "error"]
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
