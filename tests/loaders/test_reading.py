@@ -25,7 +25,7 @@ JSONL = b'{"text": "x"}\n'
     [
         ("a.fna", FASTA, Fasta),
         ("a.FASTA", FASTA, Fasta),
-        ("a.fastq.gz", gzip.compress(FASTQ), Fasta),
+        ("a.fastq.gz", gzip.compress(FASTQ, mtime=0), Fasta),
         ("a.jsonl", JSONL, Jsonl),
         ("a.txt", b"text\n", Lines),
         ("a.txt", FASTA, Lines),

@@ -13,13 +13,16 @@ TEXT = b"".join(b"line %d of the text\n" % number for number in range(50_000))
     ("name", "content"),
     [
         ("a.txt", TEXT),
-        ("a.txt.gz", gzip.compress(TEXT)),
+        ("a.txt.gz", gzip.compress(TEXT, mtime=0)),
         ("a.txt.xz", lzma.compress(TEXT)),
-        ("two-members.txt.gz", gzip.compress(TEXT[:1000]) + gzip.compress(TEXT[1000:])),
+        (
+            "two-members.txt.gz",
+            gzip.compress(TEXT[:1000], mtime=0) + gzip.compress(TEXT[1000:], mtime=0),
+        ),
         ("two-streams.txt.xz", lzma.compress(TEXT[:1000]) + lzma.compress(TEXT[1000:])),
-        ("padded.txt.gz", gzip.compress(TEXT) + bytes(512)),
+        ("padded.txt.gz", gzip.compress(TEXT, mtime=0) + bytes(512)),
         ("padded.txt.xz", lzma.compress(TEXT) + bytes(512)),
-        ("compression-not-named.txt", gzip.compress(TEXT)),
+        ("compression-not-named.txt", gzip.compress(TEXT, mtime=0)),
     ],
 )
 def test_every_compression_gives_the_same_bytes(write, name, content):
