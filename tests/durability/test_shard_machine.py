@@ -207,7 +207,7 @@ def _settings(examples: int, steps: int) -> settings:
 
 
 TestShardMachine = ShardMachine.TestCase
-TestShardMachine.settings = _settings(20, 30)
+TestShardMachine.settings = _settings(15, 30)
 
 
 class LongShardMachine(ShardMachine):
@@ -217,7 +217,7 @@ class LongShardMachine(ShardMachine):
 
 
 TestLongShardMachine = pytest.mark.slow(LongShardMachine.TestCase)
-TestLongShardMachine.settings = _settings(60, 60)
+TestLongShardMachine.settings = _settings(25, 50)
 
 
 def test_keys_of_equal_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
