@@ -698,10 +698,15 @@ def _arrays_of(lists: Lists) -> dict[str, npt.NDArray[Any]]:
 def _lists_from(arrays: dict[str, npt.NDArray[Any]], number: int) -> Lists:
     own = {n.removeprefix(f"{number}."): a for n, a in arrays.items() if n.startswith(f"{number}.")}
     code_sets = tuple(
-        # Removals mark the factors, so they are copied.
+        # Removals mark factors and spreads, so they are copied.
         CodeSet(own[f"signs{i}"], own[f"codes{i}"], np.array(own[f"factors{i}"]))
         for i in range(sum(name.startswith("codes") for name in own))
     )
     return Lists(
-        own["ids"], own["vectors"], own["centroids"], own["spreads"], own["starts"], code_sets
+        own["ids"],
+        own["vectors"],
+        own["centroids"],
+        np.array(own["spreads"]),
+        own["starts"],
+        code_sets,
     )

@@ -32,6 +32,7 @@ TRAINING_ROUNDS = 6
 ENCODED_AT_ONCE = 65_536
 # Norms so many times the median one are a band of their own.
 FAR = 30.0
+DRAINED = np.float32(-3e38)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class Lists:
         ids: int64 (places,), -1 where a block is not full.
         vectors: float32 (places, dim).
         centroids: float32 (lists, dim).
-        spreads: float32 (lists,), root mean square distance to the centre.
+        spreads: float32 (lists,), root mean square distance to the centre; ``DRAINED`` where no
+            point is left, which ranks the list last.
         starts: int64 (lists + 1,), first block of each list.
         code_sets: one for each rotation.
     """
@@ -177,10 +179,24 @@ class Lists:
         gone = np.isnan(self.code_sets[0].factors[found])
         return np.where(gone, -1, found).astype(np.int64)
 
+    @cached_property
+    def _left(self) -> Int64Array:
+        """How many points of each list are alive, int64 (lists,)."""
+        alive = np.add.reduceat(self.alive(), self.starts[:-1] * BLOCK, dtype=np.int64)
+        return np.asarray(alive, np.int64)
+
     def remove(self, places: Int64Array) -> None:
-        """Mark points as removed; searches that began before may still answer them."""
+        """Mark points as removed; searches that began before may still answer them.
+
+        places: int64 (n,), of points that are alive, without repeats.
+        """
+        left = self._left
         for code_set in self.code_sets:
             code_set.factors[places] = np.nan
+        touched = np.searchsorted(self.starts, places // BLOCK, side="right") - 1
+        np.subtract.at(left, touched, 1)
+        # A search must not spend its probes on lists of nobody.
+        self.spreads[touched[left[touched] == 0]] = DRAINED
 
     def fork(self) -> Lists:
         """The same points in the same memory, with marks of removed points of its own."""

@@ -259,6 +259,19 @@ def test_changes_against_a_dictionary(
         np.testing.assert_array_equal(vectors, index.vectors(known))
 
 
+def test_lists_without_points_cost_no_probes() -> None:
+    rng = np.random.default_rng(0)
+    long = 5 * rng.standard_normal((6_000, 8)) + 40
+    short = rng.standard_normal((6_000, 8))
+    index = MaxIPIndex()
+    index.add(np.vstack([long, short]))
+    index.remove(np.arange(6_000))
+    queries = np.ones((1, 8)) + 0.1 * rng.standard_normal((20, 8))
+    for searched in (index, index.fork()):
+        ids, _ = searched.search(queries, 10, target_recall=0.6)
+        assert recall(ids - 6_000, truth(short, queries, 10)) >= 0.5
+
+
 def test_update_with_a_greater_norm_rebuilds_nothing() -> None:
     vectors = factors(9_000)
     index = MaxIPIndex()
