@@ -430,11 +430,11 @@ class MaxIPIndex:
         exact = np.asarray(query, np.float64)
         rough = exact.astype(np.float32)
         best, best_id = -np.inf, -1
-        # Most by which a float32 sum of dim products misses, for points and queries of norm 1.
-        doubt = 2 * (len(exact) + 2) * 2.0**-24 * float(np.linalg.norm(exact))
-        for ids, alive, vectors, longest in self._blocks():
+        # Most by which a float32 sum of dim products misses, for the longest point.
+        doubt = 2 * (len(exact) + 2) * 2.0**-24 * float(np.linalg.norm(exact)) * self._longest()
+        for ids, alive, vectors in self._blocks():
             scores = np.where(alive, vectors @ rough, -np.inf)
-            near = np.flatnonzero(scores >= max(float(scores.max()), best) - 2 * doubt * longest)
+            near = np.flatnonzero(scores >= max(float(scores.max()), best) - 2 * doubt)
             if not len(near) or not alive[near].any():
                 continue
             precise = np.where(alive[near], vectors[near].astype(np.float64) @ exact, -np.inf)
@@ -443,24 +443,29 @@ class MaxIPIndex:
                 best, best_id = float(precise[at]), int(ids[near[at]])
         return best_id, best
 
+    def _longest(self) -> float:
+        """A bound of the norms of all points."""
+        state = self._state
+        norms = [segment.lists.longest for segment in state.segments]
+        return max([*norms, longest_norm(state.tail.vectors) if state.tail is not None else 0.0])
+
     def _blocks(
         self,
-    ) -> Iterator[tuple[Int64Array, npt.NDArray[np.bool_], FloatArray, float]]:
-        """All points in blocks: ids, which are alive, vectors, a bound of their norms."""
+    ) -> Iterator[tuple[Int64Array, npt.NDArray[np.bool_], FloatArray]]:
+        """All points in blocks: ids, which are alive, vectors."""
         state = self._state
         if state.tail is not None and len(state.tail.ids):
-            longest = longest_norm(state.tail.vectors)
-            yield state.tail.ids, state.tail.alive, state.tail.vectors, longest
+            yield state.tail.ids, state.tail.alive, state.tail.vectors
         for segment in state.segments:
             lists = segment.lists
             alive = lists.alive()
             for at in range(0, len(lists.ids), _EXACT_BLOCK):
                 part = slice(at, at + _EXACT_BLOCK)
-                yield lists.ids[part], alive[part], lists.vectors[part], lists.longest
+                yield lists.ids[part], alive[part], lists.vectors[part]
 
     def points(self) -> tuple[Int64Array, FloatArray]:
         """All points by rising id: ids int64 (n,) and vectors float32 (n, dim); a copy."""
-        blocks = [(ids[alive], vectors[alive]) for ids, alive, vectors, _ in self._blocks()]
+        blocks = [(ids[alive], vectors[alive]) for ids, alive, vectors in self._blocks()]
         if not blocks:
             return np.zeros(0, np.int64), np.zeros((0, self.dim or 1), np.float32)
         ids = np.concatenate([block[0] for block in blocks])
@@ -470,7 +475,7 @@ class MaxIPIndex:
     def mean(self) -> npt.NDArray[np.float64]:
         """Mean of all points, float64 (dim,); zeros if there is none."""
         total, count = np.zeros(self.dim or 1), 0
-        for _, alive, vectors, _ in self._blocks():
+        for _, alive, vectors in self._blocks():
             total += np.where(alive[:, None], vectors, 0).sum(axis=0, dtype=np.float64)
             count += int(alive.sum())
         return np.asarray(total / max(count, 1), np.float64)
@@ -479,7 +484,7 @@ class MaxIPIndex:
         """Up to `count` ids at random, without repeats."""
         rng = np.random.default_rng(seed)
         drawn: set[int] = set()
-        blocks = [(ids, alive) for ids, alive, *_ in self._blocks()]
+        blocks = [(ids, alive) for ids, alive, _ in self._blocks()]
         total = sum(int(alive.sum()) for _, alive in blocks)
         wanted = np.sort(rng.choice(total, min(count, total), replace=False))
         for ids, alive in blocks:

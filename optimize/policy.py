@@ -90,7 +90,8 @@ def policy_gradient(
     length = _length_of(step)
     recorder = Recorder(callback)
     count = len(states)
-    start = oracle.best(np.tile(oracle.mean(), (count, 1)), 0)
+    _, first = _evaluate(grad_q, states, np.tile(oracle.any(), (count, 1)), 0)
+    start = oracle.best(first, 0)
     policies = oracle.vectors(start)
     ids = [start]
     weights = [np.ones(count)]
@@ -152,17 +153,19 @@ class _Actions:
 
     def __init__(self, actions: Any, target_recall: float | None) -> None:
         self.index = actions if isinstance(actions, MaxIPIndex) else None
-        self.rows = None if self.index is not None else MatrixAtoms(actions).rows
+        self.rows: npt.NDArray[Any] | None = None
+        if self.index is None:
+            checked = actions if isinstance(actions, MatrixAtoms) else MatrixAtoms(actions)
+            self.rows = checked.rows
         if self.index is not None and not len(self.index):
             raise InvalidInputError("the index of actions is empty", field="actions")
         self._target = target_recall
         self.read = 0
 
-    def mean(self) -> Array:
-        if self.rows is not None:
-            return np.asarray(self.rows.mean(axis=0, dtype=np.float64), np.float64)
-        assert self.index is not None
-        return self.index.mean()
+    def any(self) -> Array:
+        """Any action, float64 (d,)."""
+        first = 0 if self.index is None else self.index.some_ids(1)[0]
+        return np.asarray(self.vectors(np.array([first]))[0], np.float64)
 
     def best(self, directions: Array, turn: int) -> Ids:
         """Ids of the actions of highest score, as far as they are found, int64 (s,)."""
