@@ -143,11 +143,25 @@ def use_instruction_set(str name):
     _kernels = chosen
 
 
-cdef int _check_elements(elements) except -1:
-    """Refuses what is no array before its shape and type are asked for."""
+cdef StoredSets _stored_sets(const int64_t[::1] indptr, elements) except *:
+    """Sets as they lie in a segment; whoever uses them keeps `elements` and checks the offsets."""
+    cdef const uint32_t[::1] narrow
+    cdef const uint64_t[::1] wide
+    cdef StoredSets sets
     if not isinstance(elements, np.ndarray) or elements.ndim != 1:
         raise TypeError("elements must be a 1-d array")
-    return 0
+    if indptr.shape[0] < 1:
+        raise ValueError("indptr must hold at least one offset")
+    sets.indptr = &indptr[0]
+    if elements.dtype == np.uint32:
+        narrow = elements
+        sets.elements = &narrow[0] if elements.shape[0] else NULL
+        sets.width = 4
+    else:
+        wide = elements
+        sets.elements = &wide[0] if elements.shape[0] else NULL
+        sets.width = 8
+    return sets
 
 
 cdef Sets _sets(const int64_t[::1] indptr, const uint64_t[::1] indices) except *:
@@ -353,8 +367,6 @@ cdef class SegmentView:
     cdef const int64_t[::1] ids
     cdef const uint8_t[::1] dead
     cdef const int64_t[::1] indptr
-    cdef const uint32_t[::1] elements4
-    cdef const uint64_t[::1] elements8
     cdef const float[:, ::1] vectors
     cdef readonly int64_t points
     cdef readonly int64_t group_size
@@ -409,18 +421,9 @@ cdef class SegmentView:
         if sets is not None:
             indptr, elements = sets
             self.indptr = indptr
-            _check_elements(elements)
+            self.sets = _stored_sets(self.indptr, elements)
             if self.indptr.shape[0] < points + 1 or self.indptr[points] > elements.shape[0]:
                 raise ValueError("indptr must cover all the points within the elements")
-            if elements.dtype == np.uint32:
-                self.elements4 = elements
-                self.sets.elements = &self.elements4[0] if elements.shape[0] else NULL
-                self.sets.width = 4
-            else:
-                self.elements8 = elements
-                self.sets.elements = &self.elements8[0] if elements.shape[0] else NULL
-                self.sets.width = 8
-            self.sets.indptr = &self.indptr[0]
         elif self.vectors.shape[0] < points:
             raise ValueError("vectors must hold all the points")
 
@@ -733,29 +736,15 @@ def jaccard_of_rows(const int64_t[::1] indptr not None, elements,
                     const int64_t[::1] positions not None, const uint64_t[::1] query not None,
                     uint64_t salt):
     """Exact Jaccard similarities of one query set with chosen stored sets, float32."""
-    cdef const uint32_t[::1] elements4
-    cdef const uint64_t[::1] elements8
-    cdef StoredSets sets
     cdef int64_t i, at, rows = indptr.shape[0] - 1
-    _check_elements(elements)
+    cdef StoredSets sets = _stored_sets(indptr, elements)
     cdef int64_t size = elements.shape[0]
-    if rows < 0:
-        raise ValueError("indptr must hold at least one offset")
     for i in range(positions.shape[0]):
         at = positions[i]
         if at < 0 or at >= rows:
             raise ValueError("positions must be rows of the sets")
         if indptr[at] < 0 or indptr[at] > indptr[at + 1] or indptr[at + 1] > size:
             raise ValueError("indptr must not fall, and lie within the elements")
-    sets.indptr = &indptr[0]
-    if elements.dtype == np.uint32:
-        elements4 = elements
-        sets.elements = &elements4[0] if elements.shape[0] else NULL
-        sets.width = 4
-    else:
-        elements8 = elements
-        sets.elements = &elements8[0] if elements.shape[0] else NULL
-        sets.width = 8
     out = np.empty(positions.shape[0], np.float32)
     slots = np.empty(hash_set_slots(query.shape[0]), np.uint64)
     cdef float[::1] out_view = out
@@ -870,13 +859,8 @@ def sort_unique(const int64_t[::1] indptr not None, uint64_t[::1] elements not N
 
 def take_sets(const int64_t[::1] indptr not None, elements, const int64_t[::1] rows not None):
     """Chosen stored sets as (indptr int64, elements uint64). elements: uint32 or uint64."""
-    cdef const uint32_t[::1] elements4
-    cdef const uint64_t[::1] elements8
-    cdef StoredSets sets
     cdef int64_t i, begin, end, total = 0, count = rows.shape[0], n = indptr.shape[0] - 1
-    _check_elements(elements)
-    if n < 0:
-        raise ValueError("indptr must hold at least one offset")
+    cdef StoredSets sets = _stored_sets(indptr, elements)
     offsets = np.zeros(count + 1, np.int64)
     cdef int64_t[::1] offsets_view = offsets
     for i in range(count):
@@ -887,15 +871,6 @@ def take_sets(const int64_t[::1] indptr not None, elements, const int64_t[::1] r
             raise ValueError("indptr must rise and end within the elements")
         total += end - begin
         offsets_view[i + 1] = total
-    sets.indptr = &indptr[0]
-    if elements.dtype == np.uint32:
-        elements4 = elements
-        sets.elements = &elements4[0] if elements.shape[0] else NULL
-        sets.width = 4
-    else:
-        elements8 = elements
-        sets.elements = &elements8[0] if elements.shape[0] else NULL
-        sets.width = 8
     out = np.empty(total, np.uint64)
     cdef uint64_t[::1] view = out
     if total:

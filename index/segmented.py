@@ -305,7 +305,11 @@ class SegmentedIndex(ABC):
     # --- searching -------------------------------------------------------------------------------
 
     def hash(self, batch: Any) -> HashedQueries:
-        """Queries with their hashes, for :meth:`search_hashed`; needs at least one point added."""
+        """Queries with their hashes, as segments take them; needs at least one point added.
+
+        Raises:
+            InvalidInputError: unusable queries.
+        """
         assert self._segments is not None
         return HashedQueries.of(self.check(batch), self._segments.family)
 

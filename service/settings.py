@@ -169,6 +169,11 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
         raise SettingsError(f"{named}: {reason}") from error
 
 
+def environment_without_settings() -> dict[str, str]:
+    """The environment for a process of ours that is not to take this one's settings."""
+    return {name: v for name, v in os.environ.items() if not name.startswith(ENV_PREFIX)}
+
+
 def _settings_class(path: Path | None) -> type[Settings]:
     """`Settings`, reading `path` after flags and environment."""
     if path is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from closeby.index import SetBatch, _native
 Int64Array = npt.NDArray[np.int64]
 
 
-class Subject:
+class Subject(ABC):
     """An engine as the harness sees it.
 
     A subclass implements ``build`` and ``search``. Hashing belongs to both and is counted;
@@ -33,13 +34,13 @@ class Subject:
         """The first `count` of converted queries."""
         return queries.slice(0, count) if isinstance(queries, SetBatch) else queries[:count]
 
+    @abstractmethod
     def build(self, points: Any) -> None:
         """Hash and index the points, which are called 0 .. n - 1."""
-        raise NotImplementedError
 
+    @abstractmethod
     def search(self, queries: Any, k: int, **setting: Any) -> Int64Array:
         """The k best points of each query, int64 (q, k), best first; -1 where there is none."""
-        raise NotImplementedError
 
     def nbytes(self) -> dict[str, int]:
         """Bytes by part, by the engine's own account; empty if it gives none."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import select
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 import httpx
-from closeby.service.settings import ENV_PREFIX
+from closeby.service.settings import environment_without_settings
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
@@ -37,7 +36,7 @@ def running_server(directory: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "closeby.service", "serve", "--host", "127.0.0.1"]
     command += ["--port", "0", "--data-dir", str(directory / "data"), "--log-level", "warning"]
     # The settings of a server that the user may have configured are not meant for this one.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(ENV_PREFIX)}
+    environment = environment_without_settings()
     with log_path.open("wb") as log:
         server = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
             command,
