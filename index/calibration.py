@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,10 @@ class Calibration:
     rivals: npt.NDArray[np.uint16]
     above: npt.NDArray[np.float32]
     tied: npt.NDArray[np.float32]
+    # Average recalls by what they were asked for: an engine asks for the same with each query.
+    _averages: dict[tuple[tuple[float, ...], int], npt.NDArray[np.float64]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @staticmethod
     def shapes() -> Shapes:
@@ -96,6 +100,7 @@ class Calibration:
             own_cells: int64 (SAMPLE,), where they lie: a point is no rival of itself.
         """
         tables = len(bitmaps)
+        self._averages.clear()
         ranks = np.minimum(BREADTHS, max(1, cells - 1))
         for row in range(len(keys)):
             counts = _native.cell_counts(bitmaps, cells, keys[row])
@@ -121,12 +126,12 @@ class Calibration:
 
     def recall(self, probabilities: Sequence[float], tables: int, breadth: int) -> float:
         """Recall of neighbours of these key probabilities, on average, in so many cells."""
-        mean = np.mean([self.recalls(s, tables) for s in probabilities], axis=0)
+        mean = self._average(tuple(probabilities), tables)
         return float(np.interp(math.log2(max(1, breadth)), np.log2(BREADTHS), mean))
 
     def breadth(self, probabilities: Sequence[float], tables: int, target_recall: float) -> int:
         """How many cells give that recall, on average over these key probabilities."""
-        mean = np.mean([self.recalls(s, tables) for s in probabilities], axis=0)
+        mean = self._average(tuple(probabilities), tables)
         at = int(np.searchsorted(mean, target_recall))
         if at == 0:
             return int(BREADTHS[0])
@@ -135,6 +140,13 @@ class Calibration:
         low, high = mean[at - 1], mean[at]
         step = (target_recall - low) / (high - low)
         return math.ceil(float(BREADTHS[at - 1]) * 2 ** float(step))
+
+    def _average(self, probabilities: tuple[float, ...], tables: int) -> npt.NDArray[np.float64]:
+        known = self._averages.get((probabilities, tables))
+        if known is None:
+            known = np.mean([self.recalls(s, tables) for s in probabilities], axis=0)
+            self._averages[probabilities, tables] = known
+        return known
 
 
 def _binomial_tail(

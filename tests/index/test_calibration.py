@@ -125,3 +125,20 @@ def test_asking_for_more_recall_finds_more_of_real_neighbours() -> None:
         recalls.append(hits / (similarity >= 0.5).sum())
     assert recalls[0] <= recalls[1] <= recalls[2]
     assert recalls[1] >= 0.95
+
+
+def test_a_recall_asked_for_again_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine asks for the same with each query, and the sum over the sample takes a while."""
+    random = np.random.default_rng(9)
+    index = FlinngIndex()
+    index.add([random.integers(0, 1 << 20, 30) for _ in range(9_000)])
+    index.compact()
+    index.search([[1, 2, 3]], 1)
+    estimate = index.recall_estimate()
+
+    def again(*_: object) -> None:
+        pytest.fail("the sample was summed up again")
+
+    monkeypatch.setattr(Calibration, "recalls", again)
+    index.search([[4, 5, 6]], 1)
+    assert index.recall_estimate() == estimate
