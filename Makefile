@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 SOURCES := $(shell find csrc index optimize service loaders client -type f -not -path '*/__pycache__/*' -not -name '*.so') CMakeLists.txt pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow test-native lint examples bench constraints clean help
+.PHONY: demo test docs test-slow test-native lint examples bench constraints clean help
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -36,6 +36,11 @@ lint: $(VENV)/.installed-lint  ## style, types, import contracts, Docker files
 
 examples: $(VENV)/.installed-test  ## run every example against a server of its own
 	@$(BIN)/python -m pytest -q tests/test_examples.py
+
+docs: $(VENV)/.installed-docs  ## the pages of docs/ and the Python API's reference, as HTML in build/docs
+	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@$(BIN)/python -m pdoc -d google -o build/docs/api closeby.index closeby.optimize closeby.client closeby.loaders
+	@echo "closeby: build/docs/index.html"
 
 bench: $(VENV)/.installed-peers  ## closeby against its peers on the data that comes with it (about 20 minutes)
 	@$(BIN)/python -m benchmarks compare
@@ -64,6 +69,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-lint: $(VENV)/.installed-test
 	@$(PIP) install 'closeby[lint]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@$(PIP) install 'closeby[docs]'
 	@touch $@
 
 $(VENV)/.installed-peers: $(VENV)/.installed

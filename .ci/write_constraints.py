@@ -1,4 +1,4 @@
-"""Write constraints.txt: one exact version of everything that `.[test,lint]` resolves to.
+"""Write constraints.txt: one exact version of everything that the project and extras resolve to.
 
 The resolution is made for each supported Python, from wheels only, so that a pin without a wheel
 for one of them shows itself here: it then gets one line for each Python, with a marker. Names and
@@ -14,18 +14,20 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+NOT_PINNED = ("peers",)
+"""Extras that no check installs."""
 PYTHONS = ("3.11", "3.12", "3.13")
 # A build asks for these only on a machine that does not have them.
 BUILD_TOOLS = ("cmake>=3.20", "ninja>=1.10")
 HEADER = f"""\
-# Exact versions of everything that `.[test,lint]` and the build resolve to, for `pip install -c`.
+# Exact versions of everything that the project, its extras and the build resolve to (pip -c).
 # Written by `make constraints` (wheels only, Python {", ".join(PYTHONS)}): change the ranges in
 # pyproject.toml, then run it again. Names and versions only, so any package index will do.
 """
 
 
 def requirements() -> list[str]:
-    """What the project asks for: the builds', its own, and the test and lint extras."""
+    """What the project asks for: the builds', its own, and the extras'."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     client = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())
     project = pyproject["project"]
@@ -35,8 +37,7 @@ def requirements() -> list[str]:
         *client["build-system"]["requires"],
         *client["project"]["dependencies"],
         *project["dependencies"],
-        *extras["test"],
-        *extras["lint"],
+        *(wanted for extra, each in extras.items() if extra not in NOT_PINNED for wanted in each),
         *BUILD_TOOLS,
     ]
 
