@@ -213,9 +213,9 @@ def test_what_was_not_synced_is_synced_within_a_second(store: Store, record: Any
     from closeby.service.store import Entry, Op
 
     store.append(record.id, [Entry("1", Op.DELETE)], durable=False).result()
-    assert store._unsynced_since is not None
+    assert store._group_commit.unsynced
     deadline = time.monotonic() + 10
-    while store._unsynced_since is not None:
+    while store._group_commit.unsynced:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 

@@ -223,11 +223,11 @@ def test_a_file_which_is_no_store_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_log_is_made_of_portable_types(store: Store) -> None:
-    from closeby.service import store as module
+    from closeby.service.schema import log_table
     from sqlalchemy.dialects import postgresql
 
-    for table in module._metadata.sorted_tables:
+    for table in log_table.metadata.sorted_tables:
         ddl = str(sa.schema.CreateTable(table).compile(dialect=postgresql.dialect()))
         assert "CREATE TABLE" in ddl
-    insert = module._log.insert().compile(dialect=postgresql.dialect())
+    insert = log_table.insert().compile(dialect=postgresql.dialect())
     assert not insert.dialect.positional

@@ -1,0 +1,285 @@
+"""Group commit: the writes of all requests that wait share one transaction and its fsync.
+
+Requests queue their writes; one thread takes all that are waiting, writes them in one transaction
+and completes them after the commit. A write that cannot be done is separated from the others and
+fails alone.
+
+A group of which no write asks for it is committed without fsync (`Durability`): it outlives the
+process, and the machine's failure once `sync` was called or `SYNC_SECONDS` have passed. The log on
+disk is always a prefix of the log: no write is there without those before it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+
+from .errors import (
+    CollectionExistsError,
+    CollectionNotFoundError,
+    StoreUnavailableError,
+    TooManyRequestsError,
+)
+from .log_rows import Entry
+from .schema import collections, discarded, log_table, take, touch, unavailable
+
+__all__ = ["GroupCommit"]
+
+MAX_GROUP_ROWS = 20_000
+"""Rows of one transaction: bounds how long a small write waits behind large ones."""
+PURGE_ROWS = 5_000
+"""Rows of a deleted collection which are removed between two other transactions."""
+SYNC_SECONDS = 1.0
+"""How long a commit without fsync may stay without one."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Write:
+    """Rows of one request on their way to the disk."""
+
+    collection: int
+    entries: Sequence[Entry]
+    on_commit: Callable[[int], None] | None
+    done: Future[int]
+    durable: bool
+
+
+@dataclass(slots=True)
+class _Task:
+    """Something else that writes; it gets a transaction of its own."""
+
+    run: Callable[[sa.Connection], Any]
+    done: Future[Any]
+
+
+class GroupCommit:
+    """The one thread of a process that writes to the store.
+
+    `relaxed` commits without waiting for the disk. `max_queued_rows` bounds what waits.
+    """
+
+    def __init__(self, engine: sa.Engine, relaxed: sa.Engine, max_queued_rows: int) -> None:
+        self._engine = engine
+        # Commits that need not be on disk at once; see Durability.
+        self._relaxed = relaxed
+        self._unsynced_since: float | None = None
+        self._insert = str(log_table.insert().compile(dialect=engine.dialect))
+        self._positional = engine.dialect.positional
+        self._queue: deque[_Write | _Task] = deque()
+        self._queued_rows = 0
+        self._max_queued_rows = max_queued_rows
+        self._wake = threading.Condition()
+        self._closing = False
+        self.commits = 0
+        self.failed_rows = 0
+        self._writer = threading.Thread(target=self._write_loop, name="closeby-store", daemon=True)
+        self._writer.start()
+
+    def close(self) -> None:
+        """Finish what is queued. Later writes raise StoreUnavailableError."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        self._writer.join()
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows which wait for the disk now."""
+        return self._queued_rows
+
+    @property
+    def unsynced(self) -> bool:
+        """Whether something was committed without fsync, and none was made since."""
+        return self._unsynced_since is not None
+
+    def append(
+        self,
+        collection: int,
+        entries: Sequence[Entry],
+        on_commit: Callable[[int], None] | None,
+        durable: bool,
+    ) -> Future[int]:
+        """See `Store.append`."""
+        if not entries:
+            raise ValueError("nothing to append")
+        write = _Write(collection, entries, on_commit, Future(), durable)
+        with self._wake:
+            # A single write larger than the bound still goes through an empty queue.
+            if self._queued_rows and self._queued_rows + len(entries) > self._max_queued_rows:
+                raise TooManyRequestsError(
+                    f"{self._queued_rows} points are waiting for the disk", retry_after=1
+                )
+            self._enqueue(write)
+            self._queued_rows += len(entries)
+        return write.done
+
+    def submit(self, run: Callable[[sa.Connection], Any]) -> Any:
+        """What `run` gives in a transaction of its own, on disk on return."""
+        task = _Task(run, Future())
+        with self._wake:
+            self._enqueue(task)
+        return task.done.result()
+
+    def _enqueue(self, item: _Write | _Task) -> None:
+        if self._closing:
+            raise StoreUnavailableError("the store is closed")
+        self._queue.append(item)
+        self._wake.notify()
+
+    def _write_loop(self) -> None:
+        purging = True
+        while True:
+            group = self._next_group(wait=not purging)
+            if group is None:
+                if self._unsynced_since is not None:
+                    self._sync_now()
+                return
+            if not group:
+                purging = self._purge_some()
+            elif isinstance(group[0], _Task):
+                self._run_task(group[0])
+                purging = True
+            else:
+                self._commit_group([item for item in group if isinstance(item, _Write)])
+            if self._sync_is_due():
+                self._sync_now()
+
+    def _sync_is_due(self) -> bool:
+        since = self._unsynced_since
+        return since is not None and time.monotonic() - since >= SYNC_SECONDS
+
+    def _sync_now(self) -> None:
+        try:
+            with self._engine.begin() as connection:
+                touch(connection)
+        except sa.exc.DBAPIError as error:
+            log.warning("sync_failed", error=str(error))
+            self._unsynced_since = time.monotonic()
+        else:
+            self._unsynced_since = None
+
+    def _next_group(self, *, wait: bool) -> list[_Write | _Task] | None:
+        """Writes for one transaction, or one task; empty if there is none; None at the end."""
+        with self._wake:
+            while wait and not self._queue and not self._closing and not self._sync_is_due():
+                since = self._unsynced_since
+                self._wake.wait(
+                    None if since is None else max(0.0, since + SYNC_SECONDS - time.monotonic())
+                )
+            if not self._queue:
+                return None if self._closing else []
+            group = [self._queue.popleft()]
+            if isinstance(group[0], _Write):
+                rows = len(group[0].entries)
+                while self._queue:
+                    following = self._queue[0]
+                    if isinstance(following, _Task):
+                        break
+                    rows += len(following.entries)
+                    if rows > MAX_GROUP_ROWS:
+                        break
+                    group.append(self._queue.popleft())
+                self._queued_rows -= sum(len(w.entries) for w in group if isinstance(w, _Write))
+            return group
+
+    def _commit_group(self, writes: list[_Write]) -> None:
+        try:
+            firsts = self._insert_group(writes)
+        except Exception as error:  # whatever it is, the requests which wait must hear of it
+            self._fail_group(writes, error)
+            return
+        for write, first in zip(writes, firsts, strict=True):
+            if isinstance(first, Exception):
+                write.done.set_exception(first)
+                continue
+            if write.on_commit is not None:
+                write.on_commit(first)
+            write.done.set_result(first)
+
+    def _fail_group(self, writes: list[_Write], error: Exception) -> None:
+        """Nothing of `writes` was kept: do each alone, so that only the guilty one fails."""
+        if len(writes) > 1:
+            for write in writes:
+                self._commit_group([write])
+            return
+        log.error("commit_failed", error=str(error), rows=len(writes[0].entries))
+        self.failed_rows += len(writes[0].entries)
+        writes[0].done.set_exception(unavailable(error))
+
+    def _insert_group(self, writes: list[_Write]) -> list[int | Exception]:
+        """The first seq of each write, or why it was left out; on disk on return."""
+        durable = any(write.durable for write in writes)
+        with (self._engine if durable else self._relaxed).begin() as connection:
+            total = sum(len(write.entries) for write in writes)
+            seq = take(connection, "log", total)
+            wanted = {write.collection for write in writes}
+            known = set(
+                connection.scalars(sa.select(collections.c.id).where(collections.c.id.in_(wanted)))
+            )
+            rows: list[tuple[Any, ...]] = []
+            firsts: list[int | Exception] = []
+            for write in writes:
+                if write.collection not in known:
+                    firsts.append(CollectionNotFoundError("the collection was deleted"))
+                    continue
+                firsts.append(seq)
+                collection = write.collection
+                rows.extend((i, collection, *entry) for i, entry in enumerate(write.entries, seq))
+                seq += len(write.entries)
+            if rows:
+                connection.exec_driver_sql(self._insert, self._parameters(rows))
+        self.commits += 1
+        if durable:
+            self._unsynced_since = None
+        elif self._unsynced_since is None:
+            self._unsynced_since = time.monotonic()
+        return firsts
+
+    def _parameters(self, rows: list[tuple[Any, ...]]) -> Any:
+        if self._positional:
+            return rows
+        names = log_table.c.keys()
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def _run_task(self, task: _Task) -> None:
+        try:
+            with self._engine.begin() as connection:
+                result = task.run(connection)
+        except (CollectionExistsError, CollectionNotFoundError) as error:
+            task.done.set_exception(error)
+        except Exception as error:  # handed to the caller who waits
+            task.done.set_exception(unavailable(error))
+        else:
+            self.commits += 1
+            self._unsynced_since = None
+            task.done.set_result(result)
+
+    def _purge_some(self) -> bool:
+        """Remove some rows of deleted collections; False if none are left."""
+        try:
+            with self._engine.begin() as connection:
+                found = connection.execute(sa.select(discarded.c.collection).limit(1)).scalar()
+                if found is None:
+                    return False
+                some = (
+                    sa.select(log_table.c.seq)
+                    .where(log_table.c.collection == found)
+                    .limit(PURGE_ROWS)
+                ).scalar_subquery()
+                gone = connection.execute(log_table.delete().where(log_table.c.seq.in_(some)))
+                if gone.rowcount == 0:
+                    connection.execute(discarded.delete().where(discarded.c.collection == found))
+        except sa.exc.DBAPIError as error:
+            log.warning("purge_failed", error=str(error))
+            return False
+        return True
