@@ -8,22 +8,55 @@ points that were removed later are not written back: whoever keeps segment files
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
+from .batches import Batch, Int64Array
 from .errors import CorruptFileError
 from .files import ArrayFileWriter, Shapes, read_arrays, unusable_is_corrupt
-from .segment import AlivePoints, Family, Segment
+from .segment import AlivePoints, Family, MutableSegment, Segment
 from .selectors import Arrays
 from .tuning import GroupShape, Shape
 
 KIND = "segment"
+
+Layout: TypeAlias = Callable[[int], Shape | None]
+"""The shape of the selector of a segment of so many points; None to scan all sketches."""
+
+
+@dataclass(frozen=True)
+class HashedSegments:
+    """Makes the segments of an index that hashes its points: a ``segments.SegmentMaker``.
+
+    Attributes:
+        family: hashes of the index.
+        layout: the selector's shape, by the number of points.
+    """
+
+    family: Family
+    layout: Layout
+
+    def mutable(self, capacity: int, like: Batch) -> MutableSegment:
+        """An empty segment for so many points."""
+        return MutableSegment(self.family, capacity, like, self.layout)
+
+    def append(self, segment: MutableSegment, ids: Int64Array, features: Batch) -> None:
+        """Hash points and add them."""
+        segment.append(ids, features, *self.family.hash(features))
+
+    def seal(self, parts: Sequence[AlivePoints], path: Path | None) -> Segment:
+        """All points in a sealed segment."""
+        if path is not None:
+            return write_segment(path, parts, self.family, self.layout)
+        return Segment.build(parts, self.family, self.layout)
 
 
 def write_segment(
     path: Path,
     points: Sequence[AlivePoints],
     family: Family,
-    layout: Callable[[int], Shape | None],
+    layout: Layout,
 ) -> Segment:
     """Seal points into a file, which is durable on return, and map it.
 

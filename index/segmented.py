@@ -22,7 +22,7 @@ from .files import read_arrays, unusable_is_corrupt, write_arrays
 from .minhash import SCHEMES, MinHashFamily, Scheme
 from .projection import SignedRandomProjection
 from .segment import HASH_BLOCK, Family, HashedQueries, MutableSegment, Segment
-from .segment_files import open_segment
+from .segment_files import HashedSegments, open_segment
 from .segments import Merge, Sealed, Segments, part
 from .selectors import Selector
 from .topk import merge_topk
@@ -108,7 +108,8 @@ class SegmentedIndex(ABC):
         self._settle = settle
         self._directory = Path(directory) if directory is not None else None
         self.dim: int | None = None
-        self._segments: Segments | None = None
+        self._family: Family | None = None
+        self._segments: Segments[Segment, MutableSegment] | None = None
         self._next_id = 0
 
     # --- what engines decide ---------------------------------------------------------------------
@@ -174,7 +175,7 @@ class SegmentedIndex(ABC):
         self._next_id = max(self._next_id, int(new_ids.max()) + 1)
         segments.append(new_ids, features)
 
-    def _lay_out(self, features: Batch) -> Segments:
+    def _lay_out(self, features: Batch) -> Segments[Segment, MutableSegment]:
         """Choose the hash family by the first points."""
         family: Family
         if isinstance(features, SetBatch):
@@ -198,19 +199,23 @@ class SegmentedIndex(ABC):
                 sketch_bits=self.sketch_bits,
                 key_bits=self.key_bits,
             )
+        self._family = family
         self._segments = Segments(
-            family, self._shape, self.capacity, settle=self._settle, directory=self._directory
+            HashedSegments(family, self._shape),
+            self.capacity,
+            settle=self._settle,
+            directory=self._directory,
         )
         return self._segments
 
     # --- sealing beside a writer, see segments.py ------------------------------------------------
 
     @property
-    def sealed(self) -> tuple[Sealed, ...]:
+    def sealed(self) -> tuple[Sealed[Segment], ...]:
         """The sealed segments, largest first."""
         return self._segments.sealed if self._segments is not None else ()
 
-    def next_merge(self, *, seal_all: bool = False) -> Merge | None:
+    def next_merge(self, *, seal_all: bool = False) -> Merge[Segment, MutableSegment] | None:
         """What to seal or merge next, if anything is due; quick, for the writer.
 
         Args:
@@ -232,15 +237,15 @@ class SegmentedIndex(ABC):
         if self._segments is not None:
             self._segments.freeze()
 
-    def next_seal(self) -> Merge | None:
+    def next_seal(self) -> Merge[Segment, MutableSegment] | None:
         """The oldest full mutable segment alone, if there is one; quick, for the writer."""
         return self._segments.next_seal() if self._segments is not None else None
 
-    def next_tier(self) -> Merge | None:
+    def next_tier(self) -> Merge[Segment, MutableSegment] | None:
         """Sealed segments that are to become one, if any are; quick, for the writer."""
         return self._segments.next_tier() if self._segments is not None else None
 
-    def finish(self, merge: Merge, segment: Segment) -> None:
+    def finish(self, merge: Merge[Segment, MutableSegment], segment: Segment) -> None:
         """Put a built segment in the place of its sources; quick, for the writer."""
         assert self._segments is not None
         self._segments.finish(merge, segment)
@@ -276,16 +281,17 @@ class SegmentedIndex(ABC):
         index = cls(parameters["metric"], parameters["seed"], settle=settle, **options)
         if segments:
             laid_out = index._lay_out_again(parameters["dim"])
+            assert index._family is not None
             laid_out.restore(
                 [
-                    Sealed(chunks, open_segment(Path(path), laid_out.family, verify=verify))
+                    Sealed(chunks, open_segment(Path(path), index._family, verify=verify))
                     for chunks, path in segments
                 ]
             )
         index._next_id = int(parameters["next_id"])
         return index
 
-    def _lay_out_again(self, dim: int | None) -> Segments:
+    def _lay_out_again(self, dim: int | None) -> Segments[Segment, MutableSegment]:
         """Lay out an index whose first points are known to have had these parameters."""
         if self.metric == "jaccard":
             return self._lay_out(SetBatch(np.zeros(2, np.int64), np.zeros(0, np.uint64)))
@@ -310,8 +316,8 @@ class SegmentedIndex(ABC):
         Raises:
             InvalidInputError: unusable queries.
         """
-        assert self._segments is not None
-        return HashedQueries.of(self.check(batch), self._segments.family)
+        assert self._family is not None
+        return HashedQueries.of(self.check(batch), self._family)
 
     def search(
         self,
@@ -369,8 +375,8 @@ class SegmentedIndex(ABC):
         floor: float,
         target: float,
     ) -> tuple[Int64Array, FloatArray]:
-        assert self._segments is not None
-        queries = HashedQueries.of(features, self._segments.family)
+        assert self._family is not None
+        queries = HashedQueries.of(features, self._family)
         parts = [
             segment.search(queries, self._effort(segment, target, k), k, floor)
             for segment in segments

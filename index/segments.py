@@ -16,63 +16,103 @@ a time; :meth:`Merge.build`, which takes the time, may run beside it, and search
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from .batches import Batch, Int64Array, SetBatch
-from .segment import (
-    HASH_BLOCK,
-    AlivePoints,
-    Family,
-    JoinedPoints,
-    MutableSegment,
-    Segment,
-)
-from .segment_files import write_segment
-from .tuning import Shape
+from .segment import HASH_BLOCK, AlivePoints, JoinedPoints
 
-Layout: TypeAlias = Callable[[int], Shape | None]
-"""The shape of the selector of a segment of so many points; None to scan all sketches."""
+
+class AnySegment(Protocol):
+    """Points of an index, searchable and called by id."""
+
+    removed: int
+
+    def __len__(self) -> int: ...
+
+    def remove(self, ids: Int64Array) -> Int64Array:
+        """Mark points as removed; the ids that were here, int64."""
+        ...
+
+    def contains(self, ids: Int64Array) -> npt.NDArray[np.bool_]:
+        """Which ids are here and not removed, bool (n,)."""
+        ...
+
+    def alive(self) -> AlivePoints:
+        """The points that are not removed."""
+        ...
+
+    def dead_ids(self) -> Int64Array:
+        """Ids of the removed points."""
+        ...
+
+
+class AnySealed(AnySegment, Protocol):
+    """A segment that takes no more points."""
+
+    path: Path | None
+
+
+S = TypeVar("S", bound=AnySealed)
+S_co = TypeVar("S_co", bound=AnySealed, covariant=True)
+M = TypeVar("M", bound=AnySegment)
+
+
+class SegmentMaker(Protocol[S_co, M]):
+    """How the segments of one kind of index are made."""
+
+    def mutable(self, capacity: int, like: Batch) -> M:
+        """An empty segment for so many points, with features of the kind of `like`."""
+        ...
+
+    def append(self, segment: M, ids: Int64Array, features: Batch) -> None:
+        """Add points to a mutable segment, at most as many as it has room for."""
+        ...
+
+    def seal(self, parts: Sequence[AlivePoints], path: Path | None) -> S_co:
+        """The sealed segment of all points, in memory or mapped from a file; raises OSError."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
-class Sealed:
+class Sealed(Generic[S]):
     """A sealed segment and how many capacities of points it took, a power of two."""
 
     chunks: int
-    segment: Segment
+    segment: S
 
 
 @dataclass(frozen=True, eq=False)
 class Loose:
-    """A capacity of points that goes straight into a sealed segment."""
+    """Points that go straight into a sealed segment; a power of two of capacities, or more."""
 
     ids: Int64Array
     features: Batch
+    chunks: int = 1
 
     def alive(self) -> AlivePoints:
         """The points."""
         return AlivePoints.of(self.ids, self.features)
 
 
-Source: TypeAlias = Sealed | MutableSegment | Loose
+# Of an index's segments: sealed ones, mutable ones, and points that are neither yet.
+Source: TypeAlias = Sealed[Any] | AnySegment | Loose
 
 
 @dataclass(frozen=True, eq=False)
-class Merge:
+class Merge(Generic[S, M]):
     """Segments that are to become one."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[Sealed[S] | M | Loose, ...]
     chunks: int
-    family: Family
-    layout: Layout
+    maker: SegmentMaker[S, M]
 
-    def build(self, path: Path | None = None) -> Segment:
+    def build(self, path: Path | None = None) -> S:
         """The sealed segment of all points that are alive now; takes seconds, holds no lock.
 
         Args:
@@ -81,58 +121,55 @@ class Merge:
         Raises:
             OSError: the file cannot be written; nothing is left of it.
         """
-        parts = [_alive(source) for source in self.sources]
-        if path is not None:
-            return write_segment(path, parts, self.family, self.layout)
-        return Segment.build(parts, self.family, self.layout)
+        return self.maker.seal([_alive(source) for source in self.sources], path)
 
 
 @dataclass(frozen=True, eq=False)
-class _State:
+class _State(Generic[S, M]):
     """What a search reads; replaced as a whole, so that it sees every point exactly once."""
 
-    sealed: tuple[Sealed, ...] = ()
-    frozen: tuple[MutableSegment | Loose, ...] = ()
-    active: MutableSegment | None = None
+    sealed: tuple[Sealed[S], ...] = ()
+    frozen: tuple[M | Loose, ...] = ()
+    active: M | None = None
 
 
-class Segments:
+class Segments(Generic[S, M]):
     """The points of one index.
 
     Args:
-        family: hashes of the index.
-        layout: the selector's shape, by the size of the segment.
+        maker: makes its segments.
         capacity: points of a mutable segment.
         settle: merge within :meth:`append`; otherwise whoever calls :meth:`next_merge` does it.
         directory: where merges of :meth:`append` and :meth:`compact` put sealed segments, mapped
             from files that go when they are not used any more; in memory unless given.
+        whole_batches: a batch of a capacity or more becomes one segment, whatever its size: for
+            indexes whose searches pay for each segment. Which points lie where then depends on how
+            they were split into batches.
     """
 
     def __init__(
         self,
-        family: Family,
-        layout: Layout,
+        maker: SegmentMaker[S, M],
         capacity: int,
         *,
         settle: bool = True,
         directory: Path | None = None,
+        whole_batches: bool = False,
     ) -> None:
-        self.family = family
+        self.maker = maker
         self.capacity = capacity
         self.settles = settle
         self._directory = directory
-        self._layout = layout
-        self._state = _State()
+        self._whole_batches = whole_batches
+        self._state: _State[S, M] = _State()
 
     def __len__(self) -> int:
         return sum(len(segment) - segment.removed for segment in self.searchable())
 
-    def searchable(self) -> list[Segment | MutableSegment]:
+    def searchable(self) -> list[S | M]:
         """All segments, oldest points first."""
         state = self._state
-        segments: list[Segment | MutableSegment] = [sealed.segment for sealed in state.sealed]
-        segments += [part for part in state.frozen if isinstance(part, MutableSegment)]
-        return [*segments, state.active] if state.active is not None else segments
+        return [*(sealed.segment for sealed in state.sealed), *_mutable(state)]
 
     @property
     def frozen(self) -> int:
@@ -140,19 +177,24 @@ class Segments:
         return len(self._state.frozen)
 
     @property
-    def sealed(self) -> tuple[Sealed, ...]:
+    def sealed(self) -> tuple[Sealed[S], ...]:
         """The sealed segments, largest first."""
         return self._state.sealed
 
+    @property
+    def mutable(self) -> list[M]:
+        """The segments that are not sealed yet, oldest points first."""
+        return _mutable(self._state)
+
     def unsealed(self) -> tuple[Int64Array, Batch] | None:
         """Ids and features of the points that are in no sealed segment yet."""
-        parts = [s.alive() for s in self.searchable() if isinstance(s, MutableSegment)]
+        parts = [segment.alive() for segment in self.mutable]
         if not any(len(part.ids) for part in parts):
             return None
         points = JoinedPoints(parts)
         return points.ids, points.take(np.arange(len(points.ids)))
 
-    def restore(self, sealed: Sequence[Sealed]) -> None:
+    def restore(self, sealed: Sequence[Sealed[S]]) -> None:
         """Start from sealed segments that were written before."""
         self._state = _State(tuple(sealed))
 
@@ -162,25 +204,52 @@ class Segments:
         """Add points; searches find them on return. ids: int64 (n,), new ones."""
         start = 0
         while start < len(ids):
-            start = self._append_some(ids, features, start)
+            start = self._append_loose(ids, features, start) or self._append_some(
+                ids, features, start
+            )
         if self.settles:
             self.settle()
+
+    def replace(self, ids: Int64Array, features: Batch) -> None:
+        """Add points, and remove those that had these ids before.
+
+        A search meanwhile may see a point twice, never not at all. ids: without repeats.
+        """
+        before = [(segment, ids[segment.contains(ids)]) for segment in self.searchable()]
+        start = 0
+        while start < len(ids):
+            stop = self._append_some(ids, features, start)
+            new = self.mutable[-1]
+            for segment, old in before:
+                # A mutable segment lets go of what it has twice by itself.
+                if segment is not new:
+                    segment.remove(old[np.isin(old, ids[start:stop])])
+            start = stop
+        if self.settles:
+            self.settle()
+
+    def _append_loose(self, ids: Int64Array, features: Batch, start: int) -> int:
+        """Put a capacity or more aside to be sealed at once; where to go on, 0 if it does not."""
+        state = self._state
+        left = len(ids) - start
+        if not self.settles or state.active is not None or left < self.capacity:
+            return 0
+        stop = len(ids) if self._whole_batches else start + self.capacity
+        chunks = 1 << ((stop - start) // self.capacity).bit_length() - 1
+        loose = Loose(ids[start:stop], part(features, start, stop), chunks)
+        self._state = _State(state.sealed, (*state.frozen, loose), None)
+        return stop
 
     def _append_some(self, ids: Int64Array, features: Batch, start: int) -> int:
         """Add points from `start` up to the next full segment; where to go on."""
         state = self._state
         active = state.active
-        if self.settles and active is None and len(ids) - start >= self.capacity:
-            stop = start + self.capacity
-            loose = Loose(ids[start:stop], part(features, start, stop))
-            self._state = _State(state.sealed, (*state.frozen, loose), None)
-            return stop
         if active is None:
-            active = MutableSegment(self.family, self.capacity, part(features, 0, 0), self._layout)
+            active = self.maker.mutable(self.capacity, part(features, 0, 0))
             self._state = _State(state.sealed, state.frozen, active)
         stop = min(len(ids), start + self.capacity - len(active), start + HASH_BLOCK)
         block = part(features, start, stop)
-        active.append(ids[start:stop], block, *self.family.hash(block))
+        self.maker.append(active, ids[start:stop], block)
         if len(active) == self.capacity:
             self._state = _State(state.sealed, (*state.frozen, active), None)
         return stop
@@ -210,7 +279,7 @@ class Segments:
         while (merge := self.next_merge()) is not None:
             self.finish(merge, self._build(merge))
 
-    def _build(self, merge: Merge) -> Segment:
+    def _build(self, merge: Merge[S, M]) -> S:
         if self._directory is None:
             return merge.build()
         segment = merge.build(self._directory / f"segment-{secrets.token_hex(8)}.closeby")
@@ -218,47 +287,47 @@ class Segments:
         segment.path.unlink()  # the mapping keeps it until the segment is gone
         return segment
 
-    def next_merge(self) -> Merge | None:
+    def next_merge(self) -> Merge[S, M] | None:
         """What to merge next, if anything: towards the binary digits of the capacities taken."""
         state = self._state
         if not state.frozen:
             return self._next_clean()
         return self._towards_digits([*state.sealed, *state.frozen])
 
-    def _towards_digits(self, segments: Sequence[Source]) -> Merge | None:
+    def _towards_digits(self, segments: Sequence[Sealed[S] | M | Loose]) -> Merge[S, M] | None:
         sources = list(segments)
         for digit in _digits(sum(map(_chunks, sources))):
             if isinstance(sources[0], Sealed) and sources[0].chunks == digit:
                 sources.pop(0)
                 continue
-            taken: list[Source] = []
+            taken: list[Sealed[S] | M | Loose] = []
             while sum(_chunks(source) for source in taken) < digit:
                 taken.append(sources.pop(0))
-            return Merge(tuple(taken), digit, self.family, self._layout)
+            return Merge(tuple(taken), digit, self.maker)
         return None
 
-    def next_seal(self) -> Merge | None:
+    def next_seal(self) -> Merge[S, M] | None:
         """The oldest full mutable segment alone, if there is one.
 
         For whoever seals at once and merges later (:meth:`next_tier`), beside each other: what is
         not sealed yet stays small however long a merge takes.
         """
         frozen = self._state.frozen
-        return Merge(frozen[:1], 1, self.family, self._layout) if frozen else None
+        return Merge(frozen[:1], 1, self.maker) if frozen else None
 
-    def next_tier(self) -> Merge | None:
+    def next_tier(self) -> Merge[S, M] | None:
         """Sealed segments that are to become one; see :meth:`next_seal`."""
         sealed = self._state.sealed
         return self._towards_digits(sealed) or self._next_clean()
 
-    def _next_clean(self) -> Merge | None:
+    def _next_clean(self) -> Merge[S, M] | None:
         """A sealed segment of which most points are removed."""
         for sealed in self._state.sealed:
             if 2 * sealed.segment.removed > len(sealed.segment):
-                return Merge((sealed,), sealed.chunks, self.family, self._layout)
+                return Merge((sealed,), sealed.chunks, self.maker)
         return None
 
-    def finish(self, merge: Merge, segment: Segment) -> None:
+    def finish(self, merge: Merge[S, M], segment: S) -> None:
         """Put a merged segment in the place of its sources."""
         # Points that were removed while it was built. An id that was removed from one source and
         # added again may live on in another.
@@ -268,7 +337,7 @@ class Segments:
         segment.remove(np.unique(removed))
         state = self._state
         gone = set(map(id, merge.sources))
-        sealed: list[Sealed] = []
+        sealed: list[Sealed[S]] = []
         if len(segment):
             sealed.append(Sealed(merge.chunks, segment))
         sealed += [s for s in state.sealed if id(s) not in gone]
@@ -281,12 +350,17 @@ class Segments:
         """Merge everything into one sealed segment: fastest queries, removed points dropped."""
         state = self._state
         active = () if state.active is None else (state.active,)
-        sources: tuple[Source, ...] = (*state.sealed, *state.frozen, *active)
+        sources: tuple[Sealed[S] | M | Loose, ...] = (*state.sealed, *state.frozen, *active)
         if not sources:
             return
         chunks = 1 << (sum(map(_chunks, sources)) - 1).bit_length()
-        merge = Merge(sources, chunks, self.family, self._layout)
+        merge = Merge(sources, chunks, self.maker)
         self.finish(merge, self._build(merge))
+
+
+def _mutable(state: _State[S, M]) -> list[M]:
+    frozen = [part for part in state.frozen if not isinstance(part, Loose)]
+    return [*frozen, state.active] if state.active is not None else frozen
 
 
 def _digits(total: int) -> list[int]:
@@ -295,7 +369,7 @@ def _digits(total: int) -> list[int]:
 
 
 def _chunks(source: Source) -> int:
-    return source.chunks if isinstance(source, Sealed) else 1
+    return source.chunks if isinstance(source, (Sealed, Loose)) else 1
 
 
 def _alive(source: Source) -> AlivePoints:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from closeby.index import MinHashFamily, SetBatch, as_set_batch, tuning
 from closeby.index.segment import AlivePoints, HashedQueries, JoinedPoints, MutableSegment, Segment
+from closeby.index.segment_files import HashedSegments
 from closeby.index.segments import Segments
 
 TABLES = 8
@@ -22,7 +23,7 @@ def sets(start: int, stop: int) -> Any:
 
 
 def segments_of(points: int, *, settle: bool = True, capacity: int = 10) -> Segments:
-    segments = Segments(FAMILY, LAYOUT, capacity, settle=settle)
+    segments = Segments(HashedSegments(FAMILY, LAYOUT), capacity, settle=settle)
     if points:
         segments.append(np.arange(points), sets(0, points))
     return segments
