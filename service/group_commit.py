@@ -7,6 +7,10 @@ fails alone.
 A group of which no write asks for it is committed without fsync (`Durability`): it outlives the
 process, and the machine's failure once `sync` was called or `SYNC_SECONDS` have passed. The log on
 disk is always a prefix of the log: no write is there without those before it.
+
+Other processes may write to the same log. Seqs tell when they did: those of a group of ours do
+not follow those of the group before. Whoever is told of a commit is told since which seq nobody
+else has written.
 """
 
 from __future__ import annotations
@@ -28,8 +32,9 @@ from .errors import (
     StoreUnavailableError,
     TooManyRequestsError,
 )
+from .log_reader import Seen
 from .log_rows import Entry
-from .schema import collections, discarded, log_table, take, touch, unavailable
+from .schema import collections, discarded, log_table, next_seq, take, touch, unavailable
 
 __all__ = ["GroupCommit"]
 
@@ -49,7 +54,7 @@ class _Write:
 
     collection: int
     entries: Sequence[Entry]
-    on_commit: Callable[[int], None] | None
+    on_commit: Callable[[int, int], None] | None
     done: Future[int]
     durable: bool
 
@@ -62,24 +67,40 @@ class _Task:
     done: Future[Any]
 
 
+@dataclass(slots=True)
+class _Look:
+    """Somebody who wants to know what others have written."""
+
+    tell: Callable[[Seen], None]
+    done: Future[None]
+
+
+_Item = _Write | _Task | _Look
+
+
 class GroupCommit:
     """The one thread of a process that writes to the store.
 
-    `relaxed` commits without waiting for the disk. `max_queued_rows` bounds what waits.
+    `relaxed` commits without waiting for the disk. `max_queued_rows` bounds what waits. `head` is
+    the last seq so far.
     """
 
-    def __init__(self, engine: sa.Engine, relaxed: sa.Engine, max_queued_rows: int) -> None:
+    def __init__(
+        self, engine: sa.Engine, relaxed: sa.Engine, max_queued_rows: int, head: int
+    ) -> None:
         self._engine = engine
         # Commits that need not be on disk at once; see Durability.
         self._relaxed = relaxed
         self._unsynced_since: float | None = None
         self._insert = str(log_table.insert().compile(dialect=engine.dialect))
         self._positional = engine.dialect.positional
-        self._queue: deque[_Write | _Task] = deque()
+        self._queue: deque[_Item] = deque()
         self._queued_rows = 0
         self._max_queued_rows = max_queued_rows
         self._wake = threading.Condition()
         self._closing = False
+        # The seq that follows if nobody else writes, and since which one nobody did.
+        self._next = self._own_since = head + 1
         self.commits = 0
         self.failed_rows = 0
         self._writer = threading.Thread(target=self._write_loop, name="closeby-store", daemon=True)
@@ -106,7 +127,7 @@ class GroupCommit:
         self,
         collection: int,
         entries: Sequence[Entry],
-        on_commit: Callable[[int], None] | None,
+        on_commit: Callable[[int, int], None] | None,
         durable: bool,
     ) -> Future[int]:
         """See `Store.append`."""
@@ -130,7 +151,19 @@ class GroupCommit:
             self._enqueue(task)
         return task.done.result()
 
-    def _enqueue(self, item: _Write | _Task) -> None:
+    def observe(self, tell: Callable[[Seen], None]) -> None:
+        """See `LogReader.observe`; `tell` is called in the writer's thread, in log order."""
+        look = _Look(tell, Future())
+        with self._wake:
+            self._enqueue(look)
+        look.done.result()
+
+    @property
+    def next_seq(self) -> int:
+        """The seq that follows what this process knows of."""
+        return self._next
+
+    def _enqueue(self, item: _Item) -> None:
         if self._closing:
             raise StoreUnavailableError("the store is closed")
         self._queue.append(item)
@@ -149,6 +182,8 @@ class GroupCommit:
             elif isinstance(group[0], _Task):
                 self._run_task(group[0])
                 purging = True
+            elif isinstance(group[0], _Look):
+                self._look(group[0])
             else:
                 self._commit_group([item for item in group if isinstance(item, _Write)])
             if self._sync_is_due():
@@ -168,7 +203,7 @@ class GroupCommit:
         else:
             self._unsynced_since = None
 
-    def _next_group(self, *, wait: bool) -> list[_Write | _Task] | None:
+    def _next_group(self, *, wait: bool) -> list[_Item] | None:
         """Writes for one transaction, or one task; empty if there is none; None at the end."""
         with self._wake:
             while wait and not self._queue and not self._closing and not self._sync_is_due():
@@ -183,7 +218,7 @@ class GroupCommit:
                 rows = len(group[0].entries)
                 while self._queue:
                     following = self._queue[0]
-                    if isinstance(following, _Task):
+                    if not isinstance(following, _Write):
                         break
                     rows += len(following.entries)
                     if rows > MAX_GROUP_ROWS:
@@ -203,7 +238,7 @@ class GroupCommit:
                 write.done.set_exception(first)
                 continue
             if write.on_commit is not None:
-                write.on_commit(first)
+                write.on_commit(first, self._own_since)
             write.done.set_result(first)
 
     def _fail_group(self, writes: list[_Write], error: Exception) -> None:
@@ -221,7 +256,7 @@ class GroupCommit:
         durable = any(write.durable for write in writes)
         with (self._engine if durable else self._relaxed).begin() as connection:
             total = sum(len(write.entries) for write in writes)
-            seq = take(connection, "log", total)
+            seq = start = take(connection, "log", total)
             wanted = {write.collection for write in writes}
             known = set(
                 connection.scalars(sa.select(collections.c.id).where(collections.c.id.in_(wanted)))
@@ -239,6 +274,9 @@ class GroupCommit:
             if rows:
                 connection.exec_driver_sql(self._insert, self._parameters(rows))
         self.commits += 1
+        if start > self._next:
+            self._own_since = start
+        self._next = start + total
         if durable:
             self._unsynced_since = None
         elif self._unsynced_since is None:
@@ -263,6 +301,20 @@ class GroupCommit:
             self.commits += 1
             self._unsynced_since = None
             task.done.set_result(result)
+
+    def _look(self, look: _Look) -> None:
+        try:
+            with self._engine.connect() as connection:
+                following = next_seq(connection)
+        except Exception as error:  # handed to the caller who waits
+            look.done.set_exception(unavailable(error))
+            return
+        if following > self._next:
+            self._next = self._own_since = following
+            # Whether others waited for the disk is not known.
+            self._unsynced_since = self._unsynced_since or time.monotonic()
+        look.tell(Seen(following - 1, self._own_since))
+        look.done.set_result(None)
 
     def _purge_some(self) -> bool:
         """Remove some rows of deleted collections; False if none are left."""

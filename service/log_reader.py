@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from .log_rows import CollectionRecord, LogRow, StoredPoint
-from .schema import collections, log_table, seq_type, unavailable
+from .schema import collections, log_table, next_seq, seq_type, unavailable
 
-__all__ = ["LogReader"]
+__all__ = ["LogReader", "Seen"]
 
 ROWS_AT_ONCE = 500
 """Whole log rows read at a time."""
 LOOKUP_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """Lookups are padded to one of these sizes, so that few statements are ever prepared."""
+
+
+_LOG_ROW = (
+    log_table.c.seq,
+    log_table.c.point,
+    log_table.c.op,
+    log_table.c.features,
+    log_table.c.payload.is_not(None),
+)
+
+
+class Seen(NamedTuple):
+    """How far the log goes (`last`), and since when this process alone has written to it."""
+
+    last: int
+    own_since: int
 
 
 class LogReader:
@@ -27,11 +43,31 @@ class LogReader:
         self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
         self._lookups: dict[tuple[int, str], str] = {}
 
+    def observe(self, tell: Callable[[Seen], None]) -> None:
+        """Call `tell` with how far the log goes now. Raises StoreUnavailableError."""
+        last = self.head()
+        tell(Seen(last, last + 1))
+
     def list_collections(self) -> list[CollectionRecord]:
         """All collections, by name."""
         with self._reading() as connection:
             rows = connection.execute(sa.select(collections).order_by(collections.c.name))
             return [CollectionRecord(r.id, r.name, r.config, r.created_at) for r in rows]
+
+    def read(self, collection: int, after: int, upto: int | None, limit: int) -> list[LogRow]:
+        """The first `limit` rows of the collection in `after` < seq <= `upto`, in order.
+
+        Raises StoreUnavailableError.
+        """
+        wanted = [log_table.c.collection == collection, log_table.c.seq > after]
+        if upto is not None:
+            wanted.append(log_table.c.seq <= upto)
+        statement = sa.select(*_LOG_ROW).where(*wanted).order_by(log_table.c.seq).limit(limit)
+        with self._reading() as connection:
+            return [
+                LogRow(seq, point, op, features, bool(has_payload))
+                for seq, point, op, features, has_payload in connection.execute(statement)
+            ]
 
     def read_from(self, collection: int, after: int, chunk: int = 10_000) -> Iterator[list[LogRow]]:
         """The collection's rows with a seq greater than `after`, in order, `chunk` at a time.
@@ -39,32 +75,18 @@ class LogReader:
         Each chunk is read at once and no lock is held between two: a slow reader hinders nobody.
         Raises StoreUnavailableError.
         """
-        columns = (
-            log_table.c.seq,
-            log_table.c.point,
-            log_table.c.op,
-            log_table.c.features,
-            log_table.c.payload.is_not(None),
-        )
-        statement = (
-            sa.select(*columns)
-            .where(log_table.c.collection == collection, log_table.c.seq > sa.bindparam("after"))
-            .order_by(log_table.c.seq)
-            .limit(chunk)
-        )
         while True:
-            with self._reading() as connection:
-                rows = [
-                    LogRow(seq, point, op, features, bool(has_payload))
-                    for seq, point, op, features, has_payload in connection.execute(
-                        statement, {"after": after}
-                    )
-                ]
+            rows = self.read(collection, after, None, chunk)
             if rows:
                 yield rows
                 after = rows[-1].seq
             if len(rows) < chunk:
                 return
+
+    def head(self) -> int:
+        """The last seq: all rows up to it are committed. Raises StoreUnavailableError."""
+        with self._reading() as connection:
+            return next_seq(connection) - 1
 
     def get(self, seqs: Sequence[int]) -> dict[int, StoredPoint]:
         """The rows of `seqs`, by seq; a seq whose row is gone is left out.

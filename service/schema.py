@@ -22,6 +22,7 @@ __all__ = [
     "discarded",
     "head",
     "log_table",
+    "next_seq",
     "open_engine",
     "prepare",
     "seq_type",
@@ -71,6 +72,11 @@ log_table = sa.Table(
     sa.Column("payload", sa.LargeBinary),
     sa.Index("log_by_collection", "collection", "seq"),
 )
+
+
+def next_seq(connection: sa.Connection) -> int:
+    """The seq of the row that will be written next: all rows before it are committed."""
+    return int(connection.execute(sa.select(head.c.next).where(head.c.name == "log")).scalar_one())
 
 
 def take(connection: sa.Connection, name: str, count: int) -> int:

@@ -1,33 +1,59 @@
-"""The sealed part of a shard on disk: build files, publish them, find them again at start.
+"""Sealing and merging the segments of a shard while it serves, and mapping them at start.
 
-    next_seal() ── segment file ── points file ── store durable ── manifest ── engine.finish()
-    (writer lock)    (no lock)      (no lock)       (no lock)       (rename)    (writer lock)
-
-Nothing here decides what is true: the log does. All files can be made again from it, a crash at
-any point leaves the manifest of before or the one of after, and what no manifest lists is removed
-at the next start.
+next_seal() ── segment file ── points file ── store durable ── manifest ── engine.finish()
+(writer lock)    (no lock)      (no lock)       (no lock)       (rename)    (writer lock)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from closeby.index.errors import CorruptFileError
-from closeby.index.files import read_arrays, unusable_is_corrupt, write_arrays
+import structlog
 
-from .durable_files import checksum, remove, sync_directory
-from .manifest import MANIFEST_NAME, FileEntry, Manifest, SegmentEntry
-from .points_file import Flags, PointsFile
+from .contents import Contents
+from .durable_files import remove
+from .errors import StoreUnavailableError, TooManyRequestsError
+from .log_rows import CollectionRecord, point_key
+from .manifest import SegmentEntry
+from .points_file import Names, PointsFile, Source
+from .sealed_files import OpenSegment, SealedFiles
+from .store import Store
 
-__all__ = ["MergeLike", "OpenSegment", "SealedFiles", "SealingEngine", "SegmentLike"]
+__all__ = ["MergeLike", "Sealer", "Sealing", "SealingEngine", "SegmentLike"]
 
-MARKS = "marks"
-CHECKING_THREADS = 2
+SEGMENT_POINTS = 16_384
+"""Points of a mutable segment: what has to be replayed after a crash is a few of these."""
+MAX_FROZEN = 2
+"""Full segments that may wait for sealing before writers have to wait."""
+MAX_FROZEN_IN_NEED = 64
+"""The same while sealing fails, for want of disk space for instance; then writes are refused."""
+ROOM_SECONDS = 10.0
+"""How long a writer waits."""
+SMALL_TAIL = 1_000
+"""Log rows which a clean stop leaves to the next start: replayed sooner than sealed."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealing:
+    """Where a shard keeps sealed segments.
+
+    `segment_points`: points of a mutable segment. `verify`: compare all checksums at start.
+    `on_frozen` is called when a segment waits for `Shard.seal`; None where nobody seals for us,
+    and then writers never wait for it.
+    """
+
+    directory: Path
+    segment_points: int = SEGMENT_POINTS
+    verify: bool = True
+    on_frozen: Callable[[], None] | None = None
 
 
 class SegmentLike(Protocol):
@@ -87,175 +113,244 @@ class SealingEngine(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class OpenSegment:
-    """A sealed segment that is in use: its entry in the manifest, and its points."""
+class Sealer:
+    """The sealed part of one shard. `lock` is that of the contents. Raises OSError."""
 
-    entry: SegmentEntry
-    points: PointsFile
-
-
-class SealedFiles:
-    """The directory of one shard. One thread at a time may publish.
-
-    The directory is made if it is missing. Raises OSError.
-    """
-
-    def __init__(self, directory: Path, collection: int) -> None:
-        self.directory = directory
-        self._collection = collection
-        directory.mkdir(parents=True, exist_ok=True)
-        sync_directory(directory.parent)
-        self._manifest = Manifest(collection, 0, 0, {}, (), None)
-        self._next = 1
+    def __init__(
+        self,
+        store: Store,
+        record: CollectionRecord,
+        contents: Contents,
+        lock: threading.Lock,
+        sealing: Sealing,
+    ) -> None:
+        self._store = store
+        self._record = record
+        self._contents = contents
+        self._lock = lock
+        self._sealing = sealing
+        self._files = SealedFiles(sealing.directory, record.id)
+        self._open: dict[str, OpenSegment] = {}
+        self._fault: str | None = None
+        self._closed = False
+        # Held while the set of sealed files changes.
+        self._publish_lock = threading.Lock()
+        self._room = threading.Condition()
 
     @property
-    def manifest(self) -> Manifest:
-        """What is published."""
-        return self._manifest
+    def sealed_seq(self) -> int:
+        """All that the log says up to here is in the files."""
+        return self._files.manifest.sealed_seq
 
-    def new_path(self, kind: str) -> Path:
-        """The path of a new file."""
-        number, self._next = self._next, self._next + 1
-        return self.directory / f"{kind}-{number:08}"
+    @property
+    def segments(self) -> int:
+        """Sealed segments."""
+        return len(self._open)
 
-    def number_of(self, path: Path) -> int:
-        """The number in the name of a file."""
-        return int(path.name.rpartition("-")[2])
+    @property
+    def frozen(self) -> int:
+        """Full mutable segments that wait to be sealed."""
+        return self._engine.frozen
 
-    # --- opening ---------------------------------------------------------------------------------
+    @property
+    def _engine(self) -> SealingEngine:
+        engine = self._contents.engine
+        assert isinstance(engine, SealingEngine)
+        return engine
 
-    def open(self, *, verify: bool) -> tuple[Manifest, list[OpenSegment]]:
-        """Read the manifest and map its files; remove all others.
-
-        Raises CorruptFileError which names the file, UnsupportedVersionError, OSError.
-        """
-        manifest = Manifest.read(self.directory)
-        if manifest is not None:
-            if manifest.collection != self._collection:
-                raise CorruptFileError(
-                    f"the manifest is of collection number {manifest.collection}, not"
-                    f" {self._collection}",
-                    path=str(self.directory / MANIFEST_NAME),
-                )
-            self._manifest = manifest
-        self._remove_orphans()
-        for file in self._manifest.files():
-            self._check_size(file)
-        if verify:
-            self.verify()
-        marks = self._read_marks()
-        opened = []
-        for entry in self._manifest.segments:
-            points = PointsFile.open(self.directory / entry.points.name)
-            dead = marks.get(entry.points.name)
-            if dead is not None:
-                points = _marked(points, dead)
-            opened.append(OpenSegment(entry, points))
-        return self._manifest, opened
-
-    def verify(self) -> None:
-        """Compare the checksums of all files. Raises CorruptFileError, OSError."""
-        with ThreadPoolExecutor(CHECKING_THREADS, "closeby-check") as pool:
-            for _ in pool.map(self._check, self._manifest.files()):
-                pass
-
-    def _check_size(self, file: FileEntry) -> None:
-        path = self.directory / file.name
-        try:
-            size = path.stat().st_size
-        except FileNotFoundError as error:
-            raise CorruptFileError(f"the file is missing; {MENDING}", path=str(path)) from error
-        if size != file.size:
-            raise CorruptFileError(
-                f"the file has {size} bytes, its manifest says {file.size}; {MENDING}",
-                path=str(path),
-                offset=min(size, file.size),
+    def open(self) -> None:
+        """Map what is sealed into the contents. Raises CorruptFileError, OSError."""
+        sealing, contents = self._sealing, self._contents
+        manifest, opened = self._files.open(verify=sealing.verify)
+        if opened:
+            # Of our own: the number of points of a segment may change with the settings, and ids
+            # are seqs, so those that are replayed are new.
+            own = {"capacity": sealing.segment_points, "next_id": manifest.sealed_seq + 1}
+            largest_first = sorted(opened, key=lambda each: -each.entry.chunks)
+            contents.engine = self._engine.restored(
+                manifest.engine | own,
+                [(e.entry.chunks, sealing.directory / e.entry.segment.name) for e in largest_first],
+                verify=False,
+                settle=False,
             )
+            dead = [each.points.seqs[each.points.dead] for each in opened]
+            contents.engine.remove(np.concatenate(dead))
+            contents.live.restore([each.points for each in opened])
+            self._open = {each.entry.segment.name: each for each in opened}
+        contents.begin(manifest.sealed_seq)
 
-    def _check(self, file: FileEntry) -> None:
-        path = self.directory / file.name
-        if checksum(path) != (file.size, file.xxh3):
-            raise CorruptFileError(f"the checksum does not match; {MENDING}", path=str(path))
+    def close(self) -> None:
+        """The collection was deleted: publish nothing any more."""
+        with self._publish_lock:
+            self._closed = True
 
-    def _remove_orphans(self) -> None:
-        listed = {file.name for file in self._manifest.files()} | {MANIFEST_NAME}
-        found = [path for path in self.directory.iterdir() if path.name not in listed]
-        remove(found)
-        numbers = [self._manifest.number]
-        numbers += [self.number_of(self.directory / file.name) for file in self._manifest.files()]
-        self._next = max(numbers) + 1
+    def announce(self) -> None:
+        """Let somebody seal if a segment waits for it."""
+        if self._sealing.on_frozen is not None and self.frozen:
+            self._sealing.on_frozen()
 
-    def _read_marks(self) -> dict[str, Flags]:
-        if self._manifest.marks is None:
-            return {}
-        path = self.directory / self._manifest.marks.name
-        _, arrays = read_arrays(path, MARKS)
-        return {
-            name: np.unpackbits(bits, bitorder="little").astype(bool)
-            for name, bits in arrays.items()
-        }
+    def await_room(self) -> None:
+        """Wait while full segments come in faster than they are sealed.
 
-    # --- publishing ------------------------------------------------------------------------------
-
-    def entry(self, path: Path) -> FileEntry:
-        """What the manifest says of a file that is complete. Raises OSError."""
-        return FileEntry(path.name, *checksum(path))
-
-    def publish(
-        self,
-        segments: Sequence[SegmentEntry],
-        marks: dict[str, Flags],
-        sealed_seq: int,
-        engine: dict[str, Any],
-    ) -> None:
-        """Make these segments the sealed part of the shard, durably.
-
-        `marks` are the dead points of each points file, by its name. Raises OSError; then what was
-        published before still is.
+        Raises TooManyRequestsError after a while, StoreUnavailableError if sealing fails.
         """
-        before = self._manifest
-        marks_path = None
-        if any(dead.any() for dead in marks.values()):
-            marks_path = self.new_path(MARKS)
-            packed = {n: np.packbits(d, bitorder="little") for n, d in marks.items() if d.any()}
-            write_arrays(marks_path, {"index": MARKS}, packed)
-        after = Manifest(
-            self._collection,
-            before.number + 1,
-            sealed_seq,
-            engine,
-            tuple(segments),
-            self.entry(marks_path) if marks_path is not None else None,
+        if self._sealing.on_frozen is None or self.frozen < MAX_FROZEN:
+            return
+        if self._fault is not None:
+            if self.frozen < MAX_FROZEN_IN_NEED:
+                return
+            raise StoreUnavailableError(f"segments cannot be sealed: {self._fault}", retry_after=5)
+        with self._room:
+            if not self._room.wait_for(
+                lambda: self.frozen < MAX_FROZEN or self._fault is not None, ROOM_SECONDS
+            ):
+                raise TooManyRequestsError("segments are being sealed", retry_after=1)
+
+    # --- steps -----------------------------------------------------------------------------------
+
+    def seal(self) -> bool:
+        """See `Shard.seal`."""
+        contents = self._contents
+        with self._lock:
+            merge: MergeLike | None = self._engine.next_seal()
+            if merge is None:
+                return False
+            ids = merge.sources[0].ids
+            recent = contents.live.recent(np.sort(ids))
+            last = int(ids.max())
+            # Behind the last put there are only deletes, whose marks are published with it.
+            sealed_seq = contents.applied_seq if last == contents.put_seq else last
+        names = Names.of(
+            np.array([seq for seq, _, _ in recent], np.int64),
+            [point_key(point) for _, point, _ in recent],
+            [has_payload for _, _, has_payload in recent],
         )
-        after.write(self.directory)
-        self._manifest = after
-        kept = {file.name for file in after.files()}
-        remove(self.directory / f.name for f in before.files() if f.name not in kept)
+        self._build(merge, [names], [], sealed_seq, ids.tolist())
+        with self._room:
+            self._room.notify_all()
+        return True
 
-    def may_list(self, paths: Sequence[Path]) -> bool:
-        """Whether the manifest on disk lists any of `paths`, as far as it can be told.
+    def merge(self) -> bool:
+        """See `Shard.merge`."""
+        with self._lock:
+            merge: MergeLike | None = self._engine.next_tier()
+            if merge is None:
+                return False
+            replaced = [self._open[source.segment.path.name] for source in merge.sources]
+        self._build(merge, [each.points for each in replaced], replaced, None, [])
+        return True
 
-        A publication that failed may have got as far as the name.
-        """
+    def seal_tail(self) -> None:
+        """See `Shard.seal_tail`."""
+        if self._store.count_rows(self._record.id, self.sealed_seq) < SMALL_TAIL:
+            return
+        with self._lock:
+            self._engine.freeze()
+        while self.seal():
+            pass
+        if self.sealed_seq < self._contents.applied_seq:
+            self.publish_marks()
+
+    def bound_tail(self) -> None:
+        """See `Shard.bound_tail`."""
+        if self._contents.tail_rows < 2 * self._sealing.segment_points:
+            return
+        if self._contents.put_seq > self.sealed_seq:
+            with self._lock:
+                self._engine.freeze()
+        else:
+            self.publish_marks()
+
+    def publish_marks(self) -> None:
+        """Publish which sealed points are dead, if nothing but deletes waits to be sealed."""
+        self._store.sync()
+        with self._publish_lock:
+            with self._lock:
+                if self._contents.put_seq > self.sealed_seq:
+                    return
+                marks = {file.path.name: file.dead.copy() for file in self._contents.live.sealed}
+                sealed_seq = self._contents.applied_seq
+            manifest = self._files.manifest
+            self._files.publish(manifest.segments, marks, sealed_seq, manifest.engine)
+        self._count_tail()
+
+    def _build(
+        self,
+        merge: MergeLike,
+        names: Sequence[Source],
+        replaced: list[OpenSegment],
+        sealed_seq: int | None,
+        recent: list[int],
+    ) -> None:
+        """Build the files of a merge, publish them, and let engine and readers take them up."""
+        start = time.perf_counter()
+        path, points_path = self._files.new_path("segment"), self._files.new_path("points")
+        written = [path, points_path]
         try:
-            found = Manifest.read(self.directory)
-        except (OSError, CorruptFileError):
-            return True
-        listed = {file.name for file in found.files()} if found is not None else set()
-        return any(path.name in listed for path in paths)
+            segment = merge.build(path)
+            new: OpenSegment | None = None
+            if not len(segment):
+                remove([path])
+            else:
+                points = PointsFile.write(points_path, np.sort(segment.ids), names)
+                entry = SegmentEntry(
+                    self._files.number_of(path),
+                    merge.chunks,
+                    self._files.entry(path),
+                    self._files.entry(points_path),
+                )
+                new = OpenSegment(entry, points)
+            # What the files hold must be in the log first: it is the truth.
+            self._store.sync()
+            with self._publish_lock:
+                self._take_up(merge, segment, new, replaced, sealed_seq, recent)
+        except BaseException as error:
+            if not self._files.may_list(written):
+                remove(written)
+            self._fault = str(error)
+            raise
+        self._fault = None
+        if sealed_seq is not None:
+            self._count_tail()
+        log.debug(
+            "sealed" if sealed_seq is not None else "merged",
+            collection=self._record.name,
+            points=0 if new is None else len(new.points),
+            seconds=round(time.perf_counter() - start, 3),
+        )
 
+    def _take_up(
+        self,
+        merge: MergeLike,
+        segment: Any,
+        new: OpenSegment | None,
+        replaced: list[OpenSegment],
+        sealed_seq: int | None,
+        recent: list[int],
+    ) -> None:
+        """Publish a new segment in the place of others; the caller holds the publish lock."""
+        if self._closed:
+            raise StoreUnavailableError("the collection was deleted")
+        live = self._contents.live
+        opened = {name: each for name, each in self._open.items() if each not in replaced}
+        if new is not None:
+            opened[new.entry.segment.name] = new
+        with self._lock:
+            marks = {each.points.path.name: each.points.dead.copy() for each in opened.values()}
+            if new is not None:
+                marks[new.points.path.name] = ~live.are_live(new.points.seqs)
+        self._files.publish(
+            [each.entry for each in opened.values()],
+            marks,
+            self.sealed_seq if sealed_seq is None else sealed_seq,
+            self._engine.parameters,
+        )
+        with self._lock:
+            self._engine.finish(merge, segment)
+            live.publish(
+                None if new is None else new.points, [each.points for each in replaced], recent
+            )
+            self._open = opened
 
-MENDING = (
-    "restore the collection from a snapshot, or move this file's folder away while the server is"
-    " stopped: it is then made again from the log"
-)
-
-
-def _marked(points: PointsFile, dead: Flags) -> PointsFile:
-    with unusable_is_corrupt(points.path):
-        if not 0 <= len(dead) - len(points) < 8:
-            raise ValueError("marks of dead points do not fit")
-        points.dead = dead[: len(points)]
-        points.alive = len(points) - int(np.count_nonzero(points.dead))
-    return points
+    def _count_tail(self) -> None:
+        self._contents.tail_rows = self._store.count_rows(self._record.id, self.sealed_seq)

@@ -26,7 +26,7 @@ import sqlalchemy as sa
 
 from .errors import CollectionExistsError, CollectionNotFoundError, DataDirError
 from .group_commit import GroupCommit
-from .log_reader import LogReader
+from .log_reader import LogReader, Seen
 from .log_rows import (
     CollectionRecord,
     Durability,
@@ -73,7 +73,7 @@ class Store(LogReader):
         except BaseException:
             self._dispose()
             raise
-        self._group_commit = GroupCommit(self._engine, self._relaxed, max_queued_rows)
+        self._group_commit = GroupCommit(self._engine, self._relaxed, max_queued_rows, self.head())
 
     @classmethod
     def open_directory(cls, directory: Path, *, max_queued_rows: int = 200_000) -> Store:
@@ -172,7 +172,7 @@ class Store(LogReader):
         self,
         collection: int,
         entries: Sequence[Entry],
-        on_commit: Callable[[int], None] | None = None,
+        on_commit: Callable[[int, int], None] | None = None,
         *,
         durable: bool = True,
     ) -> Future[int]:
@@ -180,12 +180,22 @@ class Store(LogReader):
 
         Committed is on disk, unless `durable` is false: then a failing machine may lose it.
 
-        The others follow without a gap. `on_commit` is called with that seq in the writer's
-        thread, in log order, before the future is done; it must be quick and must not raise.
+        The others follow without a gap. `on_commit` is called in the writer's thread, in log
+        order, before the future is done, with that seq and with the seq since which no other
+        process has written; it must be quick and must not raise.
         The future raises CollectionNotFoundError or StoreUnavailableError, and then no entry was
         kept. Raises TooManyRequestsError if too much is waiting.
         """
         return self._group_commit.append(collection, entries, on_commit, durable)
+
+    def observe(self, tell: Callable[[Seen], None]) -> None:
+        """See `LogReader.observe`; `tell` is called as `on_commit` of `append`, between commits."""
+        self._group_commit.observe(tell)
+
+    @property
+    def others_wrote(self) -> bool:
+        """Whether the log goes further than this process knows. Raises StoreUnavailableError."""
+        return self.head() >= self._group_commit.next_seq
 
     def sync(self) -> None:
         """Return once all that was committed before is on disk. Raises StoreUnavailableError."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from closeby.service import shard as shard_module
+from closeby.service import clearing as clearing_module
 from closeby.service.errors import StoreUnavailableError
 from closeby.service.shard import PointBatch, Sealing, Search, Shard
 from closeby.service.snapshots import Snapshots
@@ -136,8 +136,8 @@ def main() -> None:
     libc.fault_disarm.restype = ctypes.c_long
     libc.fault_arm.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_long]
     kind, step = int(sys.argv[2]), int(sys.argv[3])
-    shard_module.LEAST_GARBAGE = 1
-    shard_module.GRACE_SECONDS = 0.0
+    clearing_module.LEAST_GARBAGE = 1
+    clearing_module.GRACE_SECONDS = 0.0
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder).resolve(), kind, libc)
         run.upsert([*range(20)])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from closeby.index.errors import CorruptFileError, UnsupportedVersionError
-from closeby.service import shard as shard_module
+from closeby.service import sealing as sealing_module
 from closeby.service.app import create_app
 from closeby.service.errors import StoreUnavailableError, TooManyRequestsError
 from closeby.service.manifest import FileEntry, Manifest, SegmentEntry
@@ -223,7 +223,7 @@ def test_what_was_not_synced_is_synced_within_a_second(store: Store, record: Any
 def test_writers_wait_while_segments_are_sealed(
     store: Store, record: CollectionRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_module, "ROOM_SECONDS", 0.05)
+    monkeypatch.setattr(sealing_module, "ROOM_SECONDS", 0.05)
     announced: list[int] = []
     shard = load(store, record, tmp_path, on_frozen=lambda: announced.append(1))
     fill(shard, 0, 32)
@@ -239,7 +239,7 @@ def test_writers_wait_while_segments_are_sealed(
 def test_writes_go_on_for_a_while_where_nothing_can_be_sealed(
     store: Store, record: CollectionRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_module, "MAX_FROZEN_IN_NEED", 4)
+    monkeypatch.setattr(sealing_module, "MAX_FROZEN_IN_NEED", 4)
     shard = load(store, record, tmp_path, on_frozen=lambda: None)
     fill(shard, 0, 32)
     folder = tmp_path / "1"

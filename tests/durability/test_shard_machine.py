@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from closeby.service import shard as shard_module
+from closeby.service import clearing as clearing_module
+from closeby.service import sealing as sealing_module
 from closeby.service.shard import PointBatch, Sealing, Search, Shard
 from closeby.service.store import Durability, Store
 from hypothesis import HealthCheck, Phase, settings
@@ -190,9 +191,9 @@ class ShardMachine(RuleBasedStateMachine):
 
 @pytest.fixture(autouse=True)
 def _everything_is_worth_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard_module, "SMALL_TAIL", 3)
-    monkeypatch.setattr(shard_module, "LEAST_GARBAGE", 1)
-    monkeypatch.setattr(shard_module, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(sealing_module, "SMALL_TAIL", 3)
+    monkeypatch.setattr(clearing_module, "LEAST_GARBAGE", 1)
+    monkeypatch.setattr(clearing_module, "GRACE_SECONDS", 0.0)
 
 
 def _settings(examples: int, steps: int) -> settings:

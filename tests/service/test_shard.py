@@ -229,7 +229,7 @@ def test_a_failed_engine_is_no_silent_loss(
     def fail(*_: Any, **__: Any) -> None:
         raise MemoryError("no memory")
 
-    monkeypatch.setattr(shard._engine, "add", fail)
+    monkeypatch.setattr(shard._contents.engine, "add", fail)
     with pytest.raises(NotReadyError, match="stored"):
         shard.upsert(PointBatch([1], [[1]]))
     assert not shard.ready

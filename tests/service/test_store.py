@@ -28,7 +28,7 @@ class Gate:
         self.reached = threading.Event()
         self.open = threading.Event()
 
-    def __call__(self, _first: int) -> None:
+    def __call__(self, _first: int, _own_since: int) -> None:
         self.reached.set()
         assert self.open.wait(10)
 
@@ -134,19 +134,23 @@ def test_a_write_that_cannot_be_done_fails_alone(store: Store, collection: int) 
 def test_a_commit_that_fails_leaves_no_trace(
     store: Store, collection: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    called: list[int] = []
+    firsts: list[int] = []
+
+    def called(first: int, _own_since: int) -> None:
+        firsts.append(first)
+
     with monkeypatch.context() as patch:
 
         def fail(*_: Any) -> None:
             raise sa.exc.OperationalError("COMMIT", None, OSError("disk full"))
 
         patch.setattr(store._engine.dialect, "do_commit", fail)
-        future = store.append(collection, [entry(1), entry(2)], called.append)
+        future = store.append(collection, [entry(1), entry(2)], called)
         with pytest.raises(StoreUnavailableError, match="disk full"):
             future.result(10)
     assert points(store, collection) == []
-    assert called == []
-    assert store.append(collection, [entry(3)], called.append).result(10) == called[0]
+    assert firsts == []
+    assert store.append(collection, [entry(3)], called).result(10) == firsts[0]
     assert points(store, collection) == [3]
 
 

@@ -1,0 +1,155 @@
+"""What a shard holds in memory: log rows, applied in order to an engine and to the live points.
+
+The engine's ids are the seqs of log rows, so a hit names one immutable version of a point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from closeby.index import Engine, SetBatch
+
+from .encoding import Features, decode_rows
+from .inputs import take
+from .live import LivePoints
+from .log_rows import LogRow, Op, point_id
+
+__all__ = ["Committed", "Contents"]
+
+
+@dataclass(slots=True)
+class Committed:
+    """Rows of one request of this process: committed, and to be applied.
+
+    `features` are None for deletions. Since `own_since` no other process has written.
+    """
+
+    ids: Sequence[int | str]
+    features: Features | None
+    has_payload: Sequence[bool]
+    first: int = 0
+    own_since: int = 0
+    deleted: int = 0
+    applied: bool = False
+    error: Exception | None = None
+
+    @property
+    def last(self) -> int:
+        """The seq of the last row."""
+        return self.first + len(self.ids) - 1
+
+
+class Contents:
+    """The points of a shard up to some row of its log. One thread at a time may change it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.live = LivePoints()
+        self.fault: str | None = None
+        """Why this is not what the log says any more; None while it is."""
+        self.complete_seq = 0
+        """All log rows of the collection up to here are in it."""
+        self.applied_seq = 0
+        """The last row that was applied."""
+        self.put_seq = 0
+        """The last of them that put a point."""
+        self.tail_rows = 0
+        """Log rows behind the sealed files."""
+        self.garbage = 0
+        """Log rows that are superfluous by now, about."""
+
+    def __len__(self) -> int:
+        return len(self.live)
+
+    def begin(self, sealed_seq: int) -> None:
+        """All rows up to `sealed_seq` are there."""
+        self.applied_seq = self.complete_seq = sealed_seq
+
+    def complete(self, seq: int) -> None:
+        """There are no rows of the collection up to `seq` which were not applied."""
+        self.complete_seq = max(self.complete_seq, seq)
+
+    # --- applying --------------------------------------------------------------------------------
+
+    def apply_rows(self, rows: Sequence[LogRow]) -> None:
+        """Apply rows as they were read from the log. Raises StoreUnavailableError if damaged."""
+        ids = [point_id(row.point) for row in rows]
+        latest: dict[int | str, int | None] = {
+            point: row.seq if row.op == Op.PUT else None
+            for point, row in zip(ids, rows, strict=True)
+        }
+        kept = [row for point, row in zip(ids, rows, strict=True) if latest[point] == row.seq]
+        features = decode_rows([row.features or b"" for row in kept])
+        before = self.live.seqs(latest)
+        for point, row in zip(ids, rows, strict=True):
+            if latest[point] == row.seq:
+                self.live.announce(row.seq, point, has_payload=row.has_payload)
+        self._replace(latest, before, [features], [row.seq for row in kept])
+        self._count(rows[-1].seq, len(rows), sum(row.op == Op.DELETE for row in rows))
+
+    def apply_writes(self, writes: Sequence[Committed]) -> None:
+        """Apply writes of this process, which follow each other in the log."""
+        before = self.live.seqs({point for write in writes for point in write.ids})
+        latest: dict[int | str, int | None] = {}
+        for write in writes:
+            if write.features is not None:
+                seqs = range(write.first, write.first + len(write.ids))
+                latest.update(zip(write.ids, seqs, strict=True))
+                continue
+            for point in write.ids:
+                current = latest[point] if point in latest else before.get(point)
+                write.deleted += current is not None
+                latest[point] = None
+        batches: list[Features] = []
+        added: list[int] = []
+        for write in writes:
+            if write.features is None:
+                continue
+            kept = [i for i, p in enumerate(write.ids) if latest[p] == write.first + i]
+            for i in kept:
+                self.live.announce(write.first + i, write.ids[i], has_payload=write.has_payload[i])
+            added.extend(write.first + i for i in kept)
+            whole = len(kept) == len(write.ids)
+            batches.append(write.features if whole else take(write.features, kept))
+        self._replace(latest, before, batches, added)
+        for write in writes:
+            deletions = len(write.ids) if write.features is None else 0
+            self._count(write.last, len(write.ids), deletions)
+
+    def _count(self, last: int, rows: int, deletions: int) -> None:
+        self.applied_seq = last
+        self.complete(last)
+        self.tail_rows += rows
+        self.garbage += deletions
+
+    def _replace(
+        self,
+        latest: dict[int | str, int | None],
+        before: dict[int | str, int],
+        batches: list[Features],
+        added: list[int],
+    ) -> None:
+        """Add the new versions, then remove those they replace: no moment without the point."""
+        if added:
+            self.engine.add(_concat(batches), ids=np.array(added, np.int64))
+            self.put_seq = added[-1]
+        removed = []
+        for point, seq in latest.items():
+            replaced = before.get(point)
+            if replaced is not None:
+                removed.append(replaced)
+            self.live.settle(point, seq, replaced)
+        if removed:
+            self.engine.remove(np.array(removed, np.int64))
+            self.garbage += len(removed)
+
+
+def _concat(batches: list[Features]) -> Features:
+    if len(batches) == 1:
+        return batches[0]
+    sets = [batch for batch in batches if isinstance(batch, SetBatch)]
+    if sets:
+        return SetBatch.concat(sets)
+    return np.concatenate([batch for batch in batches if not isinstance(batch, SetBatch)])

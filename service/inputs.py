@@ -1,0 +1,141 @@
+"""Raw inputs of a collection: to features that can be stored and searched, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import orjson
+from closeby.index import Engine, Featurizer, SetBatch, featurizer_from
+from closeby.index.errors import InvalidInputError
+
+from .encoding import Features, decode_rows, encode_rows
+from .log_rows import Entry, Op, point_key
+
+__all__ = ["Inputs", "Point", "PointBatch"]
+
+
+@dataclass(frozen=True, slots=True)
+class PointBatch:
+    """Points to upsert: ids, raw inputs, and payloads as compact JSON (None: no payload)."""
+
+    ids: Sequence[int | str]
+    inputs: Sequence[Any] | np.ndarray[Any, Any]
+    payloads: Sequence[bytes | None] | None = None
+
+
+class Point(NamedTuple):
+    """A stored point; `value` is the input it was made from, `payload` compact JSON."""
+
+    id: int | str
+    value: Any
+    payload: bytes | None
+
+
+class Inputs:
+    """What a collection takes; `spec` is its `features`.
+
+    `max_set_elements` bounds the distinct elements of one set.
+    """
+
+    def __init__(self, spec: dict[str, Any], max_set_elements: int) -> None:
+        self.featurizer: Featurizer = featurizer_from(spec)
+        self._kind: str = self.featurizer.spec["kind"]
+        self._max_set_elements = max_set_elements
+
+    def features(self, inputs: Sequence[Any] | np.ndarray[Any, Any], engine: Engine) -> Features:
+        """Features of raw inputs, each row of which `engine` takes.
+
+        Raises InvalidInputError with `row` if an input cannot be used.
+        """
+        features: Features = self.featurizer.features(cast(Sequence[Any], inputs))
+        self._check(features, engine)
+        return features
+
+    def entries(
+        self, batch: PointBatch, engine: Engine
+    ) -> tuple[list[Entry], list[int | str], Features]:
+        """Log rows, ids and features of a batch, of each id the last point alone."""
+        features = self.features(batch.inputs, engine)
+        payloads = batch.payloads or [None] * len(batch.ids)
+        last = {point: row for row, point in enumerate(batch.ids)}
+        rows = list(last.values())
+        if len(rows) < len(batch.ids):
+            features = take(features, rows)
+        sources = self._sources([batch.inputs[row] for row in rows])
+        entries = [
+            Entry(point_key(batch.ids[row]), Op.PUT, encoded, source, payloads[row])
+            for row, encoded, source in zip(rows, encode_rows(features), sources, strict=True)
+        ]
+        return entries, list(last), features
+
+    def decoded(self, entries: Sequence[Entry], engine: Engine) -> Features:
+        """Features of rows of another log.
+
+        Raises StoreUnavailableError if they are damaged, InvalidInputError if they are not what
+        this collection holds.
+        """
+        features = decode_rows([entry.features or b"" for entry in entries])
+        self._check(features, engine)
+        if isinstance(features, SetBatch) and not _rising(features):
+            raise InvalidInputError("elements of a set must rise", field=self.featurizer.field)
+        return features
+
+    def value(self, features: bytes | None, source: bytes | None) -> Any:
+        """The input of a stored point."""
+        if source is not None:
+            return orjson.loads(source) if self._kind == "tokens" else source.decode()
+        decoded = decode_rows([features or b""])
+        row = decoded.row(0) if isinstance(decoded, SetBatch) else decoded[0]
+        return row.tolist()
+
+    def _sources(self, inputs: list[Any]) -> list[bytes | None]:
+        """Raw inputs as they are kept, where the features alone do not give them back."""
+        if self._kind in ("shingles", "kmers"):
+            return [text.encode() for text in inputs]
+        if self._kind == "tokens":
+            return [orjson.dumps(list(tokens)) for tokens in inputs]
+        return [None] * len(inputs)
+
+    def _check(self, features: Features, engine: Engine) -> None:
+        # Checked only: what is stored is what was given, not what an engine makes of it.
+        engine.check(features)
+        name = self.featurizer.field
+        empty = self.featurizer.empty_rows(features)
+        if len(empty):
+            raise InvalidInputError(_why_empty(self.featurizer.spec), field=name, row=int(empty[0]))
+        if isinstance(features, SetBatch):
+            sizes = np.diff(features.indptr)
+            if len(sizes) and int(sizes.max()) > self._max_set_elements:
+                raise InvalidInputError(
+                    f"has {int(sizes.max())} distinct elements, the limit is"
+                    f" {self._max_set_elements}",
+                    field=name,
+                    row=int(sizes.argmax()),
+                    limit=self._max_set_elements,
+                )
+
+
+def take(features: Features, rows: Sequence[int]) -> Features:
+    """Some rows of a batch."""
+    if isinstance(features, SetBatch):
+        return features.take(np.array(rows, np.int64))
+    return features[np.array(rows, np.int64)]
+
+
+def _rising(sets: SetBatch) -> bool:
+    """Whether the elements of each set rise, as engines trust them to."""
+    steps = sets.indices[1:] > sets.indices[:-1]
+    starts = sets.indptr[1:-1]
+    steps[starts[(starts > 0) & (starts < len(sets.indices))] - 1] = True
+    return bool(steps.all())
+
+
+def _why_empty(spec: dict[str, Any]) -> str:
+    if spec["kind"] == "shingles":
+        return f"is empty: it holds no shingle of {spec['unit']}s"
+    if spec["kind"] == "kmers":
+        return f"is empty: it holds no k-mer of {spec['k']} unambiguous letters"
+    return "is an empty set, which is near to nothing"

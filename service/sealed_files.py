@@ -1,0 +1,201 @@
+"""The directory of a shard: sealed files, published by a manifest and found again at start.
+
+Nothing here decides what is true: the log does. All files can be made again from it, a crash at
+any point leaves the manifest of before or the one of after, and what no manifest lists is removed
+at the next start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from closeby.index.errors import CorruptFileError
+from closeby.index.files import read_arrays, unusable_is_corrupt, write_arrays
+
+from .durable_files import checksum, remove, sync_directory
+from .manifest import MANIFEST_NAME, FileEntry, Manifest, SegmentEntry
+from .points_file import Flags, PointsFile
+
+__all__ = ["OpenSegment", "SealedFiles"]
+
+MARKS = "marks"
+CHECKING_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSegment:
+    """A sealed segment that is in use: its entry in the manifest, and its points."""
+
+    entry: SegmentEntry
+    points: PointsFile
+
+
+class SealedFiles:
+    """The directory of one shard. One thread at a time may publish.
+
+    The directory is made if it is missing. Raises OSError.
+    """
+
+    def __init__(self, directory: Path, collection: int) -> None:
+        self.directory = directory
+        self._collection = collection
+        directory.mkdir(parents=True, exist_ok=True)
+        sync_directory(directory.parent)
+        self._manifest = Manifest(collection, 0, 0, {}, (), None)
+        self._next = 1
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is published."""
+        return self._manifest
+
+    def new_path(self, kind: str) -> Path:
+        """The path of a new file."""
+        number, self._next = self._next, self._next + 1
+        return self.directory / f"{kind}-{number:08}"
+
+    def number_of(self, path: Path) -> int:
+        """The number in the name of a file."""
+        return int(path.name.rpartition("-")[2])
+
+    # --- opening ---------------------------------------------------------------------------------
+
+    def open(self, *, verify: bool) -> tuple[Manifest, list[OpenSegment]]:
+        """Read the manifest and map its files; remove all others.
+
+        Raises CorruptFileError which names the file, UnsupportedVersionError, OSError.
+        """
+        manifest = Manifest.read(self.directory)
+        if manifest is not None:
+            if manifest.collection != self._collection:
+                raise CorruptFileError(
+                    f"the manifest is of collection number {manifest.collection}, not"
+                    f" {self._collection}",
+                    path=str(self.directory / MANIFEST_NAME),
+                )
+            self._manifest = manifest
+        self._remove_orphans()
+        for file in self._manifest.files():
+            self._check_size(file)
+        if verify:
+            self.verify()
+        marks = self._read_marks()
+        opened = []
+        for entry in self._manifest.segments:
+            points = PointsFile.open(self.directory / entry.points.name)
+            dead = marks.get(entry.points.name)
+            if dead is not None:
+                points = _marked(points, dead)
+            opened.append(OpenSegment(entry, points))
+        return self._manifest, opened
+
+    def verify(self) -> None:
+        """Compare the checksums of all files. Raises CorruptFileError, OSError."""
+        with ThreadPoolExecutor(CHECKING_THREADS, "closeby-check") as pool:
+            for _ in pool.map(self._check, self._manifest.files()):
+                pass
+
+    def _check_size(self, file: FileEntry) -> None:
+        path = self.directory / file.name
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError as error:
+            raise CorruptFileError(f"the file is missing; {MENDING}", path=str(path)) from error
+        if size != file.size:
+            raise CorruptFileError(
+                f"the file has {size} bytes, its manifest says {file.size}; {MENDING}",
+                path=str(path),
+                offset=min(size, file.size),
+            )
+
+    def _check(self, file: FileEntry) -> None:
+        path = self.directory / file.name
+        if checksum(path) != (file.size, file.xxh3):
+            raise CorruptFileError(f"the checksum does not match; {MENDING}", path=str(path))
+
+    def _remove_orphans(self) -> None:
+        listed = {file.name for file in self._manifest.files()} | {MANIFEST_NAME}
+        found = [path for path in self.directory.iterdir() if path.name not in listed]
+        remove(found)
+        numbers = [self._manifest.number]
+        numbers += [self.number_of(self.directory / file.name) for file in self._manifest.files()]
+        self._next = max(numbers) + 1
+
+    def _read_marks(self) -> dict[str, Flags]:
+        if self._manifest.marks is None:
+            return {}
+        path = self.directory / self._manifest.marks.name
+        _, arrays = read_arrays(path, MARKS)
+        return {
+            name: np.unpackbits(bits, bitorder="little").astype(bool)
+            for name, bits in arrays.items()
+        }
+
+    # --- publishing ------------------------------------------------------------------------------
+
+    def entry(self, path: Path) -> FileEntry:
+        """What the manifest says of a file that is complete. Raises OSError."""
+        return FileEntry(path.name, *checksum(path))
+
+    def publish(
+        self,
+        segments: Sequence[SegmentEntry],
+        marks: dict[str, Flags],
+        sealed_seq: int,
+        engine: dict[str, Any],
+    ) -> None:
+        """Make these segments the sealed part of the shard, durably.
+
+        `marks` are the dead points of each points file, by its name. Raises OSError; then what was
+        published before still is.
+        """
+        before = self._manifest
+        marks_path = None
+        if any(dead.any() for dead in marks.values()):
+            marks_path = self.new_path(MARKS)
+            packed = {n: np.packbits(d, bitorder="little") for n, d in marks.items() if d.any()}
+            write_arrays(marks_path, {"index": MARKS}, packed)
+        after = Manifest(
+            self._collection,
+            before.number + 1,
+            sealed_seq,
+            engine,
+            tuple(segments),
+            self.entry(marks_path) if marks_path is not None else None,
+        )
+        after.write(self.directory)
+        self._manifest = after
+        kept = {file.name for file in after.files()}
+        remove(self.directory / f.name for f in before.files() if f.name not in kept)
+
+    def may_list(self, paths: Sequence[Path]) -> bool:
+        """Whether the manifest on disk lists any of `paths`, as far as it can be told.
+
+        A publication that failed may have got as far as the name.
+        """
+        try:
+            found = Manifest.read(self.directory)
+        except (OSError, CorruptFileError):
+            return True
+        listed = {file.name for file in found.files()} if found is not None else set()
+        return any(path.name in listed for path in paths)
+
+
+MENDING = (
+    "restore the collection from a snapshot, or move this file's folder away while the server is"
+    " stopped: it is then made again from the log"
+)
+
+
+def _marked(points: PointsFile, dead: Flags) -> PointsFile:
+    with unusable_is_corrupt(points.path):
+        if not 0 <= len(dead) - len(points) < 8:
+            raise ValueError("marks of dead points do not fit")
+        points.dead = dead[: len(points)]
+        points.alive = len(points) - int(np.count_nonzero(points.dead))
+    return points
