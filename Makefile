@@ -19,10 +19,13 @@ demo: $(VENV)/.installed  ## near-duplicate URLs and related genes over HTTP, me
 	@$(BIN)/closeby demo
 
 test: $(VENV)/.installed-test  ## the fast tests
-	@$(BIN)/python -m pytest -q -m 'not slow' -n auto
+	@$(BIN)/python -m pytest -q -m 'not slow and not cluster' -n auto
 
 test-slow: $(VENV)/.installed-test  ## the slow tests
-	@$(BIN)/python -m pytest -q -m slow
+	@$(BIN)/python -m pytest -q -m 'slow and not cluster'
+
+test-cluster: $(VENV)/.installed-cluster  ## the tests that need PostgreSQL, object storage and Ray (from packages; a few minutes)
+	@$(BIN)/python -m pytest -q -m cluster
 
 test-native: $(VENV)/.installed-test  ## the tests of the kernels under AddressSanitizer and UndefinedBehaviourSanitizer
 	@tests/native/run_sanitized.sh $(BIN)/python
@@ -65,6 +68,10 @@ $(VENV)/.installed: $(SOURCES) | $(BIN)/python
 # The project is installed by now, so these add an extra's packages without building it again.
 $(VENV)/.installed-test: $(VENV)/.installed
 	@$(PIP) install 'closeby[test]'
+	@touch $@
+
+$(VENV)/.installed-cluster: $(VENV)/.installed-test
+	@$(PIP) install 'closeby[cluster,test-cluster]'
 	@touch $@
 
 $(VENV)/.installed-lint: $(VENV)/.installed-test

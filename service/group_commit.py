@@ -34,6 +34,7 @@ from .errors import (
 )
 from .log_reader import Seen
 from .log_rows import Entry
+from .partitions import partition_of
 from .schema import collections, discarded, log_table, next_seq, take, touch, unavailable
 
 __all__ = ["GroupCommit"]
@@ -269,7 +270,10 @@ class GroupCommit:
                     continue
                 firsts.append(seq)
                 collection = write.collection
-                rows.extend((i, collection, *entry) for i, entry in enumerate(write.entries, seq))
+                rows.extend(
+                    (i, collection, *entry, partition_of(entry.point))
+                    for i, entry in enumerate(write.entries, seq)
+                )
                 seq += len(write.entries)
             if rows:
                 connection.exec_driver_sql(self._insert, self._parameters(rows))

@@ -35,10 +35,15 @@ class Seen(NamedTuple):
 
 
 class LogReader:
-    """What a store holds. Thread-safe; no lock is held between two calls."""
+    """What a store holds. Thread-safe; no lock is held between two calls.
 
-    def __init__(self, engine: sa.Engine) -> None:
+    `partitions`: what a shard of a cluster reads of each log (None: all). A row that is looked up
+    by its seq is found all the same.
+    """
+
+    def __init__(self, engine: sa.Engine, partitions: frozenset[int] | None = None) -> None:
         self._engine = engine
+        self._partitions = partitions
         self._positional = engine.dialect.positional
         self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
         self._lookups: dict[tuple[int, str], str] = {}
@@ -59,7 +64,7 @@ class LogReader:
 
         Raises StoreUnavailableError.
         """
-        wanted = [log_table.c.collection == collection, log_table.c.seq > after]
+        wanted = [*self._of(collection), log_table.c.seq > after]
         if upto is not None:
             wanted.append(log_table.c.seq <= upto)
         statement = sa.select(*_LOG_ROW).where(*wanted).order_by(log_table.c.seq).limit(limit)
@@ -141,12 +146,12 @@ class LogReader:
     ) -> Iterator[list[int]]:
         """Seqs of the collection's rows in `after` < seq <= `upto`, rising, `chunk` at a time.
 
-        Reads the index alone. Raises StoreUnavailableError.
+        Reads the index alone where all partitions are read. Raises StoreUnavailableError.
         """
         statement = (
             sa.select(log_table.c.seq)
             .where(
-                log_table.c.collection == collection,
+                *self._of(collection),
                 log_table.c.seq > sa.bindparam("after"),
                 log_table.c.seq <= upto,
             )
@@ -164,11 +169,16 @@ class LogReader:
 
     def count_rows(self, collection: int, after: int = 0) -> int:
         """Log rows of the collection behind `after`, superseded ones and deletions included."""
-        statement = sa.select(sa.func.count()).where(
-            log_table.c.collection == collection, log_table.c.seq > after
-        )
+        statement = sa.select(sa.func.count()).where(*self._of(collection), log_table.c.seq > after)
         with self._reading() as connection:
             return int(connection.execute(statement).scalar_one())
+
+    def _of(self, collection: int) -> list[sa.ColumnElement[bool]]:
+        """Which rows are read of a collection's log."""
+        mine: list[sa.ColumnElement[bool]] = [log_table.c.collection == collection]
+        if self._partitions is not None:
+            mine.append(log_table.c.partition.in_(sorted(self._partitions)))
+        return mine
 
     def _lookup(self, seqs: Sequence[int], columns: str) -> Iterator[Any]:
         """Rows of `seqs`, through the driver itself.

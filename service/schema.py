@@ -1,10 +1,12 @@
 """The tables of the store, and how a database is opened for them.
 
     collections   id | name (unique) | config (JSON) | created_at
-    log           seq | collection | point | op | features | source | payload
+    log           seq | collection | point | op | features | source | payload | partition
     head          the next free number of each counter: `log` (seq) and `collection`
     discarded     collections which were deleted and whose log rows are still being removed
     meta          schema_version
+
+`partition` is the point's `partitions.partition_of`: shards of a cluster read their own rows by it.
 
 Plain SQLAlchemy Core types throughout; what is special to SQLite is in `_tune_sqlite`.
 """
@@ -15,6 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from . import migrations
 from .errors import DataDirError, StoreUnavailableError
 
 __all__ = [
@@ -31,7 +34,8 @@ __all__ = [
     "unavailable",
 ]
 
-SCHEMA_VERSION = 1
+ADVISORY_LOCK = 0x636C6F73
+"""Held in PostgreSQL while the tables are made or changed."""
 
 seq_type = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 _metadata = sa.MetaData()
@@ -70,6 +74,8 @@ log_table = sa.Table(
     sa.Column("features", sa.LargeBinary),
     sa.Column("source", sa.LargeBinary),
     sa.Column("payload", sa.LargeBinary),
+    # Empty in rows from before schema version 2.
+    sa.Column("partition", sa.SmallInteger),
     sa.Index("log_by_collection", "collection", "seq"),
 )
 
@@ -101,29 +107,40 @@ def unavailable(error: Exception) -> StoreUnavailableError:
 
 
 def prepare(engine: sa.Engine) -> None:
-    """Make the tables if they are missing. Raises DataDirError if they are of another version."""
-    _metadata.create_all(engine)
+    """Make the tables if they are missing, bring those of an older version up to date.
+
+    Raises DataDirError if they are of a newer version.
+    """
     with engine.begin() as connection:
-        stored = connection.execute(
-            sa.select(_meta.c.value).where(_meta.c.key == "schema_version")
-        ).scalar()
+        if engine.dialect.name == "postgresql":
+            # Several processes may start at once.
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+        _metadata.create_all(connection)
+        mine = _meta.c.key == "schema_version"
+        stored = connection.execute(sa.select(_meta.c.value).where(mine)).scalar()
+        newest = migrations.SCHEMA_VERSION
         if stored is None:
-            connection.execute(
-                _meta.insert().values(key="schema_version", value=str(SCHEMA_VERSION))
-            )
+            connection.execute(_meta.insert().values(key="schema_version", value=str(newest)))
             connection.execute(
                 head.insert(), [{"name": n, "next": 1} for n in ("log", "collection")]
             )
-        elif stored != str(SCHEMA_VERSION):
+        elif not 1 <= int(stored) <= newest:
             raise DataDirError(
-                f"the store has schema version {stored}, this closeby reads version"
-                f" {SCHEMA_VERSION}; use the closeby that wrote it, or a newer one"
+                f"the store has schema version {stored}, this closeby reads versions up to"
+                f" {newest}; use the closeby that wrote it, or a newer one"
             )
+        elif int(stored) < newest:
+            migrations.migrate(connection, int(stored))
+            connection.execute(_meta.update().where(mine).values(value=str(newest)))
 
 
 def open_engine(url: str | sa.URL, *, relaxed: bool = False) -> sa.Engine:
     """A pool of connections; those of a relaxed one commit without waiting for the disk."""
-    engine = sa.create_engine(url, pool_size=1 if relaxed else 8, max_overflow=64)
+    remote = sa.make_url(url).get_backend_name() != "sqlite"
+    # A database server may have been restarted since a connection was last used.
+    engine = sa.create_engine(
+        url, pool_size=1 if relaxed else 8, max_overflow=64, pool_pre_ping=remote
+    )
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _tune_sqlite)
         if relaxed:

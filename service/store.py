@@ -59,11 +59,18 @@ class Store(LogReader):
     """The log and the collections of one deployment. Thread-safe.
 
     `url` is an SQLAlchemy URL. `max_queued_rows` bounds what waits for the disk: over it, `append`
-    raises TooManyRequestsError. Raises DataDirError if the store cannot be opened.
+    raises TooManyRequestsError. `partitions` are read of the logs; writes may be of any. Raises
+    DataDirError if the store cannot be opened.
     """
 
-    def __init__(self, url: str | sa.URL, *, max_queued_rows: int = 200_000) -> None:
-        super().__init__(open_engine(url))
+    def __init__(
+        self,
+        url: str | sa.URL,
+        *,
+        max_queued_rows: int = 200_000,
+        partitions: frozenset[int] | None = None,
+    ) -> None:
+        super().__init__(open_engine(url), partitions)
         self._relaxed = open_engine(url, relaxed=True)
         try:
             prepare(self._engine)

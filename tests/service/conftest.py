@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,16 @@ def config() -> Callable[..., dict[str, Any]]:
     return configuration
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.cluster)])
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Store]:
+    """Opens the store of this test, each time the same one."""
+    if request.param == "sqlite":
+        return partial(Store, f"sqlite:///{tmp_path}/store.sqlite3")
+    return partial(Store, request.getfixturevalue("new_database")())
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open_directory(tmp_path)
+def store(open_store: Callable[..., Store]) -> Iterator[Store]:
+    opened = open_store()
     yield opened
     opened.close()
