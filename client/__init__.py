@@ -21,7 +21,7 @@ It needs httpx, uses orjson where that is installed, and takes NumPy arrays with
 """
 
 from ._version import __version__
-from .clients import AsyncClient, AsyncCollection, Client, Collection
+from .clients import AsyncClient, AsyncCollection, AsyncJob, Client, Collection, Job
 from .errors import (
     ApiError,
     ClientClosedError,
@@ -31,6 +31,8 @@ from .errors import (
     ConnectionLostError,
     FieldProblem,
     InvalidInputError,
+    JobFailedError,
+    JobTimeoutError,
     NotFoundError,
     RateLimitedError,
     RequestTimeoutError,
@@ -46,6 +48,8 @@ from .results import (
     CollectionInfo,
     DeleteResult,
     Hit,
+    JobInfo,
+    JobProgress,
     Point,
     PointId,
     Points,
@@ -60,6 +64,7 @@ __all__ = [
     "ApiError",
     "AsyncClient",
     "AsyncCollection",
+    "AsyncJob",
     "Batching",
     "Client",
     "ClientClosedError",
@@ -74,6 +79,11 @@ __all__ = [
     "FieldProblem",
     "Hit",
     "InvalidInputError",
+    "Job",
+    "JobFailedError",
+    "JobInfo",
+    "JobProgress",
+    "JobTimeoutError",
     "NotFoundError",
     "Point",
     "PointId",

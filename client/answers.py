@@ -9,7 +9,16 @@ from typing import Any
 from .errors import ApiError, FieldProblem, TooLargeError, api_error_class
 from .flows import Response, retry_after
 from .inputs import Row
-from .results import CollectionConfig, CollectionInfo, Hit, Point, QueryResult, Snapshot
+from .results import (
+    CollectionConfig,
+    CollectionInfo,
+    Hit,
+    JobInfo,
+    JobProgress,
+    Point,
+    QueryResult,
+    Snapshot,
+)
 from .wire import decode
 
 
@@ -64,6 +73,26 @@ def snapshot_of(document: Mapping[str, Any]) -> Snapshot:
         document["bytes"],
         document["created_at"],
         config,
+    )
+
+
+def job_info(document: Mapping[str, Any]) -> JobInfo:
+    """A job."""
+    progress = document.get("progress") or {}
+    known = {key: value for key, value in progress.items() if key in JobProgress._fields}
+    return JobInfo(
+        document["id"],
+        document.get("kind", ""),
+        document.get("collection"),
+        document["state"],
+        JobProgress(**known),
+        document.get("params") or {},
+        document.get("result"),
+        document.get("error"),
+        document.get("errors") or [],
+        document.get("created_at"),
+        document.get("started_at"),
+        document.get("finished_at"),
     )
 
 

@@ -1,4 +1,4 @@
-"""The four classes that users hold: two faces of one client, two of one collection."""
+"""The six classes that users hold: two faces of one client, of one collection, of one job."""
 
 from __future__ import annotations
 
@@ -13,22 +13,36 @@ from .drivers import AwaitingDriver, BlockingDriver
 from .errors import InvalidInputError
 from .faces import Awaiting, Blocking
 from .flows import RetryPolicy
-from .operations import ClientOperations, CollectionOperations, Session
+from .jobs import JobOperations
+from .operations import ClientOperations, CollectionOperations
+from .session import Session
 from .splitting import Batching
 
 
-class Collection(CollectionOperations, Blocking):
+class Job(JobOperations, Blocking):
+    """A job of the server. Made by `Client` and `Collection`."""
+
+
+class AsyncJob(JobOperations, Awaiting):
+    """A job of the server. Made by `AsyncClient` and `AsyncCollection`."""
+
+
+class Collection(CollectionOperations[Job], Blocking):
     """One collection: its points, and queries over them. Made by `Client`.
 
     Safe to use from several threads.
     """
 
+    _job_type = Job
 
-class AsyncCollection(CollectionOperations, Awaiting):
+
+class AsyncCollection(CollectionOperations[AsyncJob], Awaiting):
     """One collection: its points, and queries over them. Made by `AsyncClient`."""
 
+    _job_type = AsyncJob
 
-class Client(ClientOperations[Collection], Blocking):
+
+class Client(ClientOperations[Collection, Job], Blocking):
     """A connection to a closeby server.
 
     ``url`` such as ``"http://127.0.0.1:8080"``, ``api_key`` if the server asks for one,
@@ -41,6 +55,7 @@ class Client(ClientOperations[Collection], Blocking):
     """
 
     _collection_type = Collection
+    _job_type = Job
 
     def __init__(
         self,
@@ -75,7 +90,7 @@ class Client(ClientOperations[Collection], Blocking):
         return f"Client({self._session.url!r})"
 
 
-class AsyncClient(ClientOperations[AsyncCollection], Awaiting):
+class AsyncClient(ClientOperations[AsyncCollection, AsyncJob], Awaiting):
     """A connection to a closeby server, for asyncio: the methods of `Client`, awaited.
 
     ``url`` such as ``"http://127.0.0.1:8080"``, ``api_key`` if the server asks for one,
@@ -88,6 +103,7 @@ class AsyncClient(ClientOperations[AsyncCollection], Awaiting):
     """
 
     _collection_type = AsyncCollection
+    _job_type = AsyncJob
 
     def __init__(
         self,

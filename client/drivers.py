@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any, TypeVar
@@ -21,7 +21,21 @@ from .errors import (
     RequestTimeoutError,
     TransportError,
 )
-from .flows import Effect, Flow, InFlight, Request, Response, Schedule, Send, Sleep, Task
+from .flows import (
+    Effect,
+    Emit,
+    Flow,
+    InFlight,
+    NextLine,
+    Open,
+    Request,
+    Response,
+    Schedule,
+    Send,
+    Sleep,
+    StreamFlow,
+    Task,
+)
 
 T = TypeVar("T")
 
@@ -48,9 +62,58 @@ class BlockingDriver:
             else:
                 advance = partial(flow.send, outcome)
 
+    def iterate(self, flow: StreamFlow[T]) -> Iterator[T]:
+        """The values that ``flow`` emits, as they come; the stream is closed when nobody asks."""
+        advance: Callable[[], Any] = partial(next, flow)
+        stream: httpx.Response | None = None
+        lines: Iterator[str] = iter(())
+        try:
+            while True:
+                try:
+                    effect = advance()
+                except StopIteration:
+                    return
+                outcome: Any = None
+                try:
+                    if isinstance(effect, Emit):
+                        yield effect.value
+                    elif isinstance(effect, NextLine):
+                        outcome = self._next_line(lines)
+                    elif isinstance(effect, Open):
+                        if stream is not None:
+                            stream.close()
+                        stream = self._open(effect.request)
+                        lines = stream.iter_lines()
+                        outcome = _head(stream)
+                    else:
+                        self._perform(effect)
+                except TransportError as error:  # the flow decides what it means
+                    advance = partial(flow.throw, error)
+                else:
+                    advance = partial(flow.send, outcome)
+        finally:
+            if stream is not None:
+                stream.close()
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    def _open(self, request: Request) -> httpx.Response:
+        _refuse_closed(self._http.is_closed)
+        try:
+            answer = self._http.send(_http_request(self._http, request), stream=True)
+            if answer.status_code >= 400:
+                answer.read()
+        except httpx.TransportError as error:
+            raise _transport_error(error, self._http) from error
+        return answer
+
+    def _next_line(self, lines: Iterator[str]) -> str | None:
+        try:
+            return next(lines, None)
+        except httpx.TransportError as error:
+            raise _transport_error(error, self._http) from error
 
     def _perform(self, effect: Effect) -> Response | None:
         if isinstance(effect, Send):
@@ -106,9 +169,58 @@ class AwaitingDriver:
             else:
                 advance = partial(flow.send, outcome)
 
+    async def iterate(self, flow: StreamFlow[T]) -> AsyncIterator[T]:
+        """The values that ``flow`` emits, as they come; the stream is closed when nobody asks."""
+        advance: Callable[[], Any] = partial(next, flow)
+        stream: httpx.Response | None = None
+        lines: AsyncIterator[str] | None = None
+        try:
+            while True:
+                try:
+                    effect = advance()
+                except StopIteration:
+                    return
+                outcome: Any = None
+                try:
+                    if isinstance(effect, Emit):
+                        yield effect.value
+                    elif isinstance(effect, NextLine):
+                        outcome = await self._next_line(lines)
+                    elif isinstance(effect, Open):
+                        if stream is not None:
+                            await stream.aclose()
+                        stream = await self._open(effect.request)
+                        lines = stream.aiter_lines()
+                        outcome = _head(stream)
+                    else:
+                        await self._perform(effect)
+                except TransportError as error:  # the flow decides what it means
+                    advance = partial(flow.throw, error)
+                else:
+                    advance = partial(flow.send, outcome)
+        finally:
+            if stream is not None:
+                await stream.aclose()
+
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+    async def _open(self, request: Request) -> httpx.Response:
+        _refuse_closed(self._http.is_closed)
+        try:
+            answer = await self._http.send(_http_request(self._http, request), stream=True)
+            if answer.status_code >= 400:
+                await answer.aread()
+        except httpx.TransportError as error:
+            raise _transport_error(error, self._http) from error
+        return answer
+
+    async def _next_line(self, lines: AsyncIterator[str] | None) -> str | None:
+        try:
+            return None if lines is None else await anext(lines, None)
+        except httpx.TransportError as error:
+            raise _transport_error(error, self._http) from error
 
     async def _perform(self, effect: Effect) -> Response | None:
         if isinstance(effect, Send):
@@ -163,6 +275,12 @@ def _http_request(http: httpx.Client | httpx.AsyncClient, request: Request) -> h
 
 def _response(answer: httpx.Response) -> Response:
     return Response(answer.status_code, answer.headers, answer.content)
+
+
+def _head(answer: httpx.Response) -> Response:
+    """An answer that is being streamed; one that is a problem has been read."""
+    content = answer.content if answer.status_code >= 400 else b""
+    return Response(answer.status_code, answer.headers, content)
 
 
 def _transport_error(

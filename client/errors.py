@@ -5,6 +5,8 @@
     ClosebyClientError
     ├── InvalidInputError          (also ValueError)  refused before anything was sent
     ├── ClientClosedError                             used after close()
+    ├── JobFailedError                                a job failed or was cancelled
+    ├── JobTimeoutError            (also TimeoutError)      a job is not finished in time
     ├── TransportError                                no usable answer came
     │   ├── ConnectError           (also ConnectionError)   nobody answered at the URL
     │   ├── ConnectionLostError    (also ConnectionError)   the connection broke half-way
@@ -27,6 +29,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from .results import JobInfo
+
 
 class ClosebyClientError(Exception):
     """The root: catches everything that this client raises on purpose."""
@@ -47,6 +51,27 @@ class InvalidInputError(ClosebyClientError, ValueError):
 
 class ClientClosedError(ClosebyClientError):
     """The client was used after ``close()`` or outside its ``with`` block."""
+
+
+class JobFailedError(ClosebyClientError):
+    """A job has no result: it failed, was cancelled, or is not finished.
+
+    ``job`` is its `JobInfo`; ``code`` the stable name of what went wrong, or its state.
+    """
+
+    def __init__(self, job: JobInfo) -> None:
+        error = job.error or {}
+        self.job = job
+        self.code = str(error.get("code", job.state))
+        detail = error.get("detail")
+        super().__init__(
+            f"job {job.id} ({job.kind}) {'failed' if job.state == 'failed' else f'is {job.state}'}"
+            + (f": {self.code}: {detail}" if detail else "")
+        )
+
+
+class JobTimeoutError(ClosebyClientError, TimeoutError):
+    """A job was not finished within ``timeout`` seconds; it goes on."""
 
 
 class TransportError(ClosebyClientError):
@@ -115,11 +140,14 @@ class UnauthorizedError(ApiError):
 
 
 class NotFoundError(ApiError):
-    """The collection (or the URL) does not exist."""
+    """The collection, the job (or the URL) does not exist."""
 
 
 class ConflictError(ApiError):
-    """The collection exists, with another configuration or against ``exist_ok=False``."""
+    """The collection exists, with another configuration or against ``exist_ok=False``.
+
+    Or what was asked for does not fit the state of things: a job is not finished.
+    """
 
 
 class ValidationError(ApiError):
@@ -141,6 +169,9 @@ class ServerError(ApiError):
 _BY_CODE: dict[str, type[ApiError]] = {
     "unauthorized": UnauthorizedError,
     "collection_not_found": NotFoundError,
+    "job_not_found": NotFoundError,
+    "job_result_not_found": NotFoundError,
+    "job_not_finished": ConflictError,
     "not_found": NotFoundError,
     "collection_exists": ConflictError,
     "validation_error": ValidationError,

@@ -13,6 +13,9 @@ effect         asks the driver to                                  is sent
 
 So retries, splitting and ordering are written once, are tested without a network, and behave the
 same under the blocking driver and the asyncio one (``drivers.py``).
+
+A *stream flow* gives its caller many values instead of one: it may yield `Open`, `NextLine`, `Emit`
+and `Sleep`.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from .errors import ConnectError, ConnectionLostError, TransportError
 from .results import PointId
@@ -88,6 +91,32 @@ class InFlight:
 
 Effect: TypeAlias = "Send | Sleep | InFlight"
 Flow: TypeAlias = "Generator[Effect, Any, T]"
+
+
+@dataclass(frozen=True)
+class Open:
+    """Make an exchange whose answer is read line by line; is sent its `Response`.
+
+    That has no content, unless its status is 400 or more: then it is read to its end. The stream
+    that was open before is closed. The driver throws a TransportError when no answer came.
+    """
+
+    request: Request
+
+
+@dataclass(frozen=True)
+class NextLine:
+    """The next line of the open stream, without its end; is sent None after the last one."""
+
+
+@dataclass(frozen=True)
+class Emit(Generic[T]):
+    """Hand a value to whoever iterates."""
+
+    value: T
+
+
+StreamFlow: TypeAlias = "Generator[Open | NextLine | Emit[T] | Sleep, Any, None]"
 
 
 class Schedule:

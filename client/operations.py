@@ -11,6 +11,7 @@ from .answers import (
     collection_info,
     counted_from_caller,
     hits,
+    job_info,
     point,
     shared_results,
     snapshot_of,
@@ -20,10 +21,9 @@ from .errors import (
     ApiError,
     ConflictError,
     InvalidInputError,
-    UnexpectedAnswerError,
 )
 from .faces import Operation
-from .flows import Flow, InFlight, Request, Response, RetryPolicy, Send, Task, exchange
+from .flows import Flow, InFlight, Request, Send, Task, exchange
 from .inputs import (
     Ids,
     OneSet,
@@ -39,9 +39,12 @@ from .inputs import (
     point_rows,
     query_rows,
 )
+from .jobs import JOBS, JobOperations
 from .results import (
     CollectionInfo,
     DeleteResult,
+    JobInfo,
+    JobState,
     Point,
     PointId,
     Points,
@@ -50,10 +53,12 @@ from .results import (
     Snapshot,
     UpsertResult,
 )
-from .splitting import Batching, latest_by_id, query_body, split, upsert_body
-from .wire import decode, encode
+from .session import Session
+from .splitting import latest_by_id, query_body, split, upsert_body
+from .wire import encode
 
-C = TypeVar("C", bound="CollectionOperations", covariant=True)
+C = TypeVar("C", bound="CollectionOperations[Any]", covariant=True)
+J = TypeVar("J", bound=JobOperations, covariant=True)
 
 Metric: TypeAlias = Literal["jaccard", "cosine", "ip"]
 Index: TypeAlias = Literal["auto", "flinng", "flat"]
@@ -62,56 +67,23 @@ Progress: TypeAlias = Callable[[int, "int | None"], object]
 _COLLECTIONS = "/v1/collections"
 
 
-class Session:
-    """What a client and its collections share: a driver, and how to split and to retry."""
-
-    def __init__(self, driver: Any, retry: RetryPolicy, batching: Batching, url: str) -> None:
-        self.driver = driver
-        self.retry = retry
-        self.batching = batching
-        self.url = url
-
-    def call(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        params: Mapping[str, str | int] | None = None,
-        media_type: str = "application/json",
-    ) -> Flow[Response]:
-        """One exchange with retries; raises the ApiError of an answer that is a problem."""
-        request = Request(method, path, body, params or {}, media_type)
-        response = yield from exchange(request, self.retry)
-        if response.status >= 400:
-            raise api_error(response)
-        return response
-
-    def read(self, response: Response, *needed: str) -> dict[str, Any]:
-        """The JSON object of a good answer, which has the keys ``needed``."""
-        try:
-            document = decode(response.content)
-        except ValueError:
-            document = None
-        if response.status >= 300 or not isinstance(document, dict) or set(needed) - set(document):
-            raise UnexpectedAnswerError(
-                f"{self.url} answered {response.status} with "
-                f"{response.content[:80]!r}, which is no answer of closeby's; is the URL right?"
-            )
-        return document
-
-
 # --- the client ----------------------------------------------------------------------------------
 
 
-class ClientOperations(Generic[C]):
-    """What a client does with collections."""
+class ClientOperations(Generic[C, J]):
+    """What a client does with collections and jobs."""
 
     _session: Session
     _collection_type: type[C]
+    _job_type: type[J]
 
     def collection(self, name: str) -> C:
         """A handle on the collection ``name``; asks the server nothing, so it always succeeds."""
         return self._collection_type(self._session, name)
+
+    def job(self, job_id: str) -> J:
+        """A handle on the job ``job_id``; asks the server nothing, so it always succeeds."""
+        return self._job_type(self._session, job_id)
 
     @Operation
     def create_collection(
@@ -193,12 +165,30 @@ class ClientOperations(Generic[C]):
         if response.status >= 400 and not (response.status == 404 and response.attempts > 1):
             raise api_error(response)
 
+    @Operation
+    def list_jobs(
+        self, *, collection: str | None = None, state: JobState | None = None
+    ) -> Flow[list[JobInfo]]:
+        """All jobs that the server remembers, newest first; of one collection, in one state."""
+        params = {"collection": collection, "state": state}
+        wanted = {key: value for key, value in params.items() if value is not None}
+        found: list[JobInfo] = []
+        while True:
+            response = yield from self._session.call("GET", JOBS, params=wanted)
+            page = self._session.read(response, "jobs")
+            found += [job_info(item) for item in page["jobs"]]
+            if not page.get("next_cursor"):
+                return found
+            wanted["cursor"] = page["next_cursor"]
+
 
 # --- a collection --------------------------------------------------------------------------------
 
 
-class CollectionOperations:
+class CollectionOperations(Generic[J]):
     """What a client does with the points of one collection."""
+
+    _job_type: type[J]
 
     def __init__(self, session: Session, name: str) -> None:
         self._session = session

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypedDict, overload
+from typing import Any, Literal, NamedTuple, TypedDict, overload
 
 PointId = int | str
 Payload = dict[str, Any]
@@ -145,3 +145,47 @@ class Snapshot:
     bytes: int
     created_at: str
     config: CollectionConfig
+
+
+JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+
+
+class JobProgress(NamedTuple):
+    """How far a job is: ``done`` of ``total``, ``rate`` a second, ``eta_s`` seconds to go.
+
+    None where nobody can tell; ``counters`` are the kind's own.
+    """
+
+    done: float = 0
+    total: float | None = None
+    rate: float | None = None
+    eta_s: float | None = None
+    counters: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class JobInfo:
+    """A job as the server describes it.
+
+    ``state`` is queued, running, done, failed or cancelled. ``result`` is what it answers once it
+    is done; ``error`` has ``code`` and ``detail`` once it failed; ``errors`` is a sample of what
+    was wrong with single rows. Times are RFC 3339.
+    """
+
+    id: str
+    kind: str
+    collection: str | None
+    state: JobState
+    progress: JobProgress
+    params: Mapping[str, Any]
+    result: Mapping[str, Any] | None
+    error: Mapping[str, Any] | None
+    errors: Sequence[Mapping[str, Any]]
+    created_at: str | None
+    started_at: str | None
+    finished_at: str | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has come to its end, whichever."""
+        return self.state not in ("queued", "running")

@@ -19,7 +19,7 @@ from .admission import Admission
 from .deployment import Deployment
 from .errors import FieldError, ServiceError
 from .problem import problem_of, problem_response
-from .routes import collections, operations, points, queries, snapshots
+from .routes import collections, jobs, operations, points, queries, snapshots
 from .service import Service
 from .settings import Settings
 from .telemetry import Metrics
@@ -72,7 +72,7 @@ def create_app(settings: Settings, deployment: Deployment | None = None) -> Fast
         lifespan=lifespan,
     )
     app.add_middleware(AccessMiddleware, metrics=metrics, api_key=settings.read_api_key())
-    for module in (operations, collections, points, queries, snapshots):
+    for module in (operations, collections, points, queries, jobs, snapshots):
         app.include_router(module.router)
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(InvalidInputError, _on_service_error)

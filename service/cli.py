@@ -239,7 +239,15 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens, once it does."""
+    """Says where it listens, once it does; ends what has no end of its own when it stops."""
+
+    def __init__(self, config: uvicorn.Config, deployment: Deployment) -> None:
+        super().__init__(config)
+        self._deployment = deployment
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._deployment.ending.set()
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -261,7 +269,7 @@ def _run(settings: Settings, deployment: Deployment, listener: socket.socket) ->
         server_header=False,
         timeout_graceful_shutdown=int(max(1, settings.shutdown_timeout)),
     )
-    server = _Server(config)
+    server = _Server(config, deployment)
 
     def ignore(_signal: int, _frame: FrameType | None) -> None:
         """Uvicorn raises the signal again after it has shut down: a clean stop exits with 0."""

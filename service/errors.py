@@ -8,9 +8,12 @@
         │   ├── UnauthorizedError             unauthorized
         │   ├── NotFoundError                 not_found
         │   │   ├── CollectionNotFoundError   collection_not_found
+        │   │   ├── JobNotFoundError          job_not_found
+        │   │   ├── NoJobResultError          job_result_not_found
         │   │   └── SnapshotNotFoundError     snapshot_not_found
         │   ├── MethodNotAllowedError         method_not_allowed
         │   ├── CollectionExistsError         collection_exists
+        │   ├── JobNotFinishedError           job_not_finished
         │   ├── BodyTooLargeError             body_too_large
         │   ├── UnsupportedMediaTypeError     unsupported_media_type
         │   ├── ValidationError               validation_error
@@ -19,6 +22,10 @@
         ├── UnavailableError                  the service cannot do it now; a retry may succeed
         │   ├── NotReadyError                 not_ready
         │   └── StoreUnavailableError         store_unavailable
+        ├── JobInterruptedError               never on the wire: a job must stop where it is
+        │   ├── JobCancelledError             somebody asked for it
+        │   ├── JobStoppedError               this process ends; another one goes on
+        │   └── LeaseLostError                another process has taken the job over
         └── StartupError                      never on the wire: one line on stderr, exit code 1
             ├── DataDirError                  missing rights, not a directory, newer format
             ├── DataDirLockedError            another server uses the directory
@@ -44,8 +51,15 @@ __all__ = [
     "DataDirError",
     "DataDirLockedError",
     "FieldError",
+    "JobCancelledError",
+    "JobInterruptedError",
+    "JobNotFinishedError",
+    "JobNotFoundError",
+    "JobStoppedError",
+    "LeaseLostError",
     "MalformedJsonError",
     "MethodNotAllowedError",
+    "NoJobResultError",
     "NotFoundError",
     "NotReadyError",
     "RequestError",
@@ -121,6 +135,24 @@ class CollectionNotFoundError(NotFoundError):
     code = "collection_not_found"
 
 
+class JobNotFoundError(NotFoundError):
+    """No job of that id."""
+
+    code = "job_not_found"
+
+
+class NoJobResultError(NotFoundError):
+    """The job made no file of the kind asked for."""
+
+    code = "job_result_not_found"
+
+
+class JobNotFinishedError(RequestError):
+    """The job has no result yet, or will have none."""
+
+    code = "job_not_finished"
+
+
 class SnapshotNotFoundError(NotFoundError):
     """No snapshot of that name."""
 
@@ -188,6 +220,22 @@ class StoreUnavailableError(UnavailableError):
     """The durable store refused; nothing of the write was kept."""
 
     code = "store_unavailable"
+
+
+class JobInterruptedError(ServiceError):
+    """A job must stop where it is; raised in the job's own thread."""
+
+
+class JobCancelledError(JobInterruptedError):
+    """Somebody asked for it."""
+
+
+class JobStoppedError(JobInterruptedError):
+    """This process ends; the job goes on elsewhere or later, from its checkpoint."""
+
+
+class LeaseLostError(JobInterruptedError):
+    """The lease ran out and another process has taken the job over."""
 
 
 class StartupError(ServiceError):

@@ -27,8 +27,8 @@ import sqlalchemy as sa
 import structlog
 
 from .errors import (
-    CollectionExistsError,
     CollectionNotFoundError,
+    ServiceError,
     StoreUnavailableError,
     TooManyRequestsError,
 )
@@ -58,6 +58,7 @@ class _Write:
     on_commit: Callable[[int, int], None] | None
     done: Future[int]
     durable: bool
+    also: Callable[[sa.Connection], None] | None
 
 
 @dataclass(slots=True)
@@ -130,11 +131,12 @@ class GroupCommit:
         entries: Sequence[Entry],
         on_commit: Callable[[int, int], None] | None,
         durable: bool,
+        also: Callable[[sa.Connection], None] | None,
     ) -> Future[int]:
         """See `Store.append`."""
         if not entries:
             raise ValueError("nothing to append")
-        write = _Write(collection, entries, on_commit, Future(), durable)
+        write = _Write(collection, entries, on_commit, Future(), durable, also)
         with self._wake:
             # A single write larger than the bound still goes through an empty queue.
             if self._queued_rows and self._queued_rows + len(entries) > self._max_queued_rows:
@@ -248,6 +250,9 @@ class GroupCommit:
             for write in writes:
                 self._commit_group([write])
             return
+        if isinstance(error, ServiceError):
+            writes[0].done.set_exception(error)
+            return
         log.error("commit_failed", error=str(error), rows=len(writes[0].entries))
         self.failed_rows += len(writes[0].entries)
         writes[0].done.set_exception(unavailable(error))
@@ -275,6 +280,8 @@ class GroupCommit:
                     for i, entry in enumerate(write.entries, seq)
                 )
                 seq += len(write.entries)
+                if write.also is not None:
+                    write.also(connection)
             if rows:
                 connection.exec_driver_sql(self._insert, self._parameters(rows))
         self.commits += 1
@@ -297,7 +304,7 @@ class GroupCommit:
         try:
             with self._engine.begin() as connection:
                 result = task.run(connection)
-        except (CollectionExistsError, CollectionNotFoundError) as error:
+        except ServiceError as error:
             task.done.set_exception(error)
         except Exception as error:  # handed to the caller who waits
             task.done.set_exception(unavailable(error))

@@ -55,7 +55,7 @@ class LogReader:
 
     def list_collections(self) -> list[CollectionRecord]:
         """All collections, by name."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(sa.select(collections).order_by(collections.c.name))
             return [CollectionRecord(r.id, r.name, r.config, r.created_at) for r in rows]
 
@@ -68,7 +68,7 @@ class LogReader:
         if upto is not None:
             wanted.append(log_table.c.seq <= upto)
         statement = sa.select(*_LOG_ROW).where(*wanted).order_by(log_table.c.seq).limit(limit)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [
                 LogRow(seq, point, op, features, bool(has_payload))
                 for seq, point, op, features, has_payload in connection.execute(statement)
@@ -90,7 +90,7 @@ class LogReader:
 
     def head(self) -> int:
         """The last seq: all rows up to it are committed. Raises StoreUnavailableError."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return next_seq(connection) - 1
 
     def get(self, seqs: Sequence[int]) -> dict[int, StoredPoint]:
@@ -128,7 +128,7 @@ class LogReader:
                     break
             wanted = set(seqs[start:stop])
             limits = {"first": seqs[start], "last": seqs[stop - 1]}
-            with self._reading() as connection:
+            with self.reading() as connection:
                 found = [StoredPoint(*row) for row in connection.execute(statement, limits)]
             yield from (row for row in found if row.seq in wanted)
             start = stop
@@ -159,7 +159,7 @@ class LogReader:
             .limit(chunk)
         )
         while True:
-            with self._reading() as connection:
+            with self.reading() as connection:
                 found = list(connection.scalars(statement, {"after": after}))
             if found:
                 yield found
@@ -170,7 +170,7 @@ class LogReader:
     def count_rows(self, collection: int, after: int = 0) -> int:
         """Log rows of the collection behind `after`, superseded ones and deletions included."""
         statement = sa.select(sa.func.count()).where(*self._of(collection), log_table.c.seq > after)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return int(connection.execute(statement).scalar_one())
 
     def _of(self, collection: int) -> list[sa.ColumnElement[bool]]:
@@ -217,12 +217,13 @@ class LogReader:
             self._lookups[key] = statement
         return statement
 
-    def _reading(self) -> _Reading:
+    def reading(self) -> _Reading:
+        """A connection for reading; errors of the database become StoreUnavailableError."""
         return _Reading(self._engine)
 
 
 class _Reading:
-    """A connection for reading; errors of the database become StoreUnavailableError."""
+    """See `LogReader.reading`."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine

@@ -4,6 +4,7 @@
     log           seq | collection | point | op | features | source | payload | partition
     head          the next free number of each counter: `log` (seq) and `collection`
     discarded     collections which were deleted and whose log rows are still being removed
+    jobs          work which outlives its request; see `job_store`
     meta          schema_version
 
 `partition` is the point's `partitions.partition_of`: shards of a cluster read their own rows by it.
@@ -24,6 +25,7 @@ __all__ = [
     "collections",
     "discarded",
     "head",
+    "jobs_table",
     "log_table",
     "next_seq",
     "open_engine",
@@ -77,6 +79,30 @@ log_table = sa.Table(
     # Empty in rows from before schema version 2.
     sa.Column("partition", sa.SmallInteger),
     sa.Index("log_by_collection", "collection", "seq"),
+)
+jobs_table = sa.Table(
+    "jobs",
+    _metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("collection", sa.BigInteger),
+    sa.Column("collection_name", sa.Text),
+    sa.Column("params", sa.JSON, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("progress", sa.JSON, nullable=False),
+    sa.Column("checkpoint", sa.JSON),
+    sa.Column("result", sa.JSON),
+    sa.Column("error", sa.JSON),
+    sa.Column("errors", sa.JSON, nullable=False),
+    sa.Column("lease_owner", sa.Text),
+    sa.Column("lease_expires", sa.Float, nullable=False),
+    sa.Column("due", sa.Float, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False),
+    sa.Column("created_at", sa.Text, nullable=False),
+    sa.Column("started_at", sa.Text),
+    sa.Column("finished_at", sa.Text),
+    sa.Index("jobs_by_state", "state", "id"),
 )
 
 

@@ -292,6 +292,48 @@ class RestoreBody(_Model):
     replace: bool = Field(False, description="Whether a collection of that name is replaced.")
 
 
+class JobProgress(_Model):
+    """How far a job is; `rate` a second, `eta_s` seconds, null where nobody can tell."""
+
+    done: float
+    total: float | None
+    rate: float | None
+    eta_s: float | None
+    counters: dict[str, Any]
+
+
+class JobErrorBody(_Model):
+    """Why a job failed."""
+
+    code: str
+    detail: str
+
+
+class JobAnswer(_Model):
+    """A job and its state."""
+
+    id: str
+    kind: str
+    collection: str | None
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    params: dict[str, Any]
+    progress: JobProgress
+    result: dict[str, Any] | None
+    error: JobErrorBody | None
+    errors: list[dict[str, Any]]
+    cancel_requested: bool
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+
+
+class JobList(_Model):
+    """One page of jobs, newest first; `next_cursor` is null on the last."""
+
+    jobs: list[JobAnswer]
+    next_cursor: str | None
+
+
 class FieldErrorBody(BaseModel):
     """What is wrong with one field."""
 
@@ -344,6 +386,8 @@ MODELS: list[type[BaseModel]] = [
     SnapshotAnswer,
     SnapshotList,
     RestoreBody,
+    JobAnswer,
+    JobList,
     ProblemBody,
     HealthAnswer,
     ReadyAnswer,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,14 +20,25 @@ __all__ = ["Service", "service_of"]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Service:
-    """Kept in `app.state.service`."""
+    """Kept in `app.state.service`. To be used from the event loop only."""
 
     settings: Settings
     deployment: Deployment
     admission: Admission
     metrics: Metrics
+    watchers: int = 0
+    """Streams of events that are open."""
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Count one more stream of events."""
+        self.watchers += 1
+        try:
+            yield
+        finally:
+            self.watchers -= 1
 
     async def read(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run a query in a query thread."""

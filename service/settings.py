@@ -82,6 +82,18 @@ class Settings(BaseSettings):
     verify_files: bool = Field(
         True, description="Compare the checksums of all sealed files at start."
     )
+    job_threads: int = Field(2, ge=1, le=64, description="Jobs that the server works on at once.")
+    job_lease: float = Field(
+        15.0,
+        ge=1,
+        description="Seconds after which the job of a dead process is taken over by another.",
+    )
+    max_queued_jobs: int = Field(
+        100, ge=1, description="Jobs that wait for a thread; more are answered 429."
+    )
+    max_finished_jobs: int = Field(
+        1_000, ge=1, description="Finished jobs that are kept, with their results."
+    )
     max_waiting_requests: int = Field(
         512,
         ge=1,

@@ -131,7 +131,7 @@ class Store(LogReader):
             )
             return record
 
-        record: CollectionRecord = self._group_commit.submit(run)
+        record: CollectionRecord = self.transact(run)
         return record
 
     def delete_collection(self, collection: int) -> None:
@@ -146,7 +146,7 @@ class Store(LogReader):
                 raise CollectionNotFoundError("the collection was deleted")
             connection.execute(discarded.insert().values(collection=collection))
 
-        self._group_commit.submit(run)
+        self.transact(run)
 
     def rename_collection(
         self, collection: int, name: str, instead_of: int | None
@@ -170,7 +170,7 @@ class Store(LogReader):
                 raise CollectionNotFoundError("the collection was deleted")
             return CollectionRecord(row.id, row.name, row.config, row.created_at)
 
-        record: CollectionRecord = self._group_commit.submit(run)
+        record: CollectionRecord = self.transact(run)
         return record
 
     # --- writing -------------------------------------------------------------------------------
@@ -182,6 +182,7 @@ class Store(LogReader):
         on_commit: Callable[[int, int], None] | None = None,
         *,
         durable: bool = True,
+        also: Callable[[sa.Connection], None] | None = None,
     ) -> Future[int]:
         """Queue `entries`; the future gives the seq of the first, once all are committed.
 
@@ -192,8 +193,10 @@ class Store(LogReader):
         process has written; it must be quick and must not raise.
         The future raises CollectionNotFoundError or StoreUnavailableError, and then no entry was
         kept. Raises TooManyRequestsError if too much is waiting.
+
+        `also` is done in the same transaction; if it raises, the future does and no entry is kept.
         """
-        return self._group_commit.append(collection, entries, on_commit, durable)
+        return self._group_commit.append(collection, entries, on_commit, durable, also)
 
     def observe(self, tell: Callable[[Seen], None]) -> None:
         """See `LogReader.observe`; `tell` is called as `on_commit` of `append`, between commits."""
@@ -207,7 +210,7 @@ class Store(LogReader):
     def sync(self) -> None:
         """Return once all that was committed before is on disk. Raises StoreUnavailableError."""
         if self._group_commit.unsynced:
-            self._group_commit.submit(touch)
+            self.transact(touch)
 
     def delete_rows(self, seqs: Sequence[int]) -> None:
         """Remove log rows, in this order, in several small transactions.
@@ -220,4 +223,11 @@ class Store(LogReader):
             def run(connection: sa.Connection, part: list[int] = part) -> None:
                 connection.execute(log_table.delete().where(log_table.c.seq.in_(part)))
 
-            self._group_commit.submit(run)
+            self.transact(run)
+
+    def transact(self, run: Callable[[sa.Connection], Any]) -> Any:
+        """What `run` returns, done in a transaction of its own and on disk.
+
+        Raises what `run` does of ours, StoreUnavailableError for all else; then nothing changed.
+        """
+        return self._group_commit.submit(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from .admission import Admission
 from .deployment import Deployment
+from .errors import StoreUnavailableError
 
 __all__ = ["Metrics", "configure_logging"]
 
@@ -41,6 +43,12 @@ class Metrics:
             "closeby_points_upserted", "Points acknowledged.", registry=self.registry
         )
         self.queries = Counter("closeby_queries", "Queries answered.", registry=self.registry)
+        self.jobs = Counter(
+            "closeby_jobs_finished",
+            "Jobs that came to their end in this process.",
+            ("kind", "state"),
+            registry=self.registry,
+        )
         self.in_progress = Gauge(
             "closeby_requests_in_progress", "Requests being answered.", registry=self.registry
         )
@@ -52,6 +60,7 @@ class Metrics:
 
     def watch(self, deployment: Deployment, admission: Admission) -> None:
         """Report the state of these at each scrape."""
+        deployment.jobs.on_finished = lambda kind, state: self.jobs.labels(kind, state).inc()
         self.registry.register(_StateCollector(deployment, admission))
 
     def render(self) -> bytes:
@@ -88,6 +97,11 @@ class _StateCollector(Collector):
         for shard in shards:
             waiting.add_metric([shard.record.name], shard.frozen)
         yield waiting
+        jobs = GaugeMetricFamily("closeby_jobs", "Jobs kept.", labels=["state"])
+        with contextlib.suppress(StoreUnavailableError):
+            for state, count in self._deployment.jobs.jobs.counts().items():
+                jobs.add_metric([state], count)
+        yield jobs
         yield GaugeMetricFamily(
             "closeby_body_bytes", "Bytes of request bodies in memory.", self._admission.held
         )

@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 from closeby.index.errors import ClosebyError
 
-__all__ = ["Kept", "Upkeep"]
+__all__ = ["Kept", "Upkeep", "lower_priority"]
 
 LOW_PRIORITY = 10
 """Niceness of merging and clearing."""
@@ -89,7 +89,7 @@ class Upkeep:
                 retry = min(2 * retry, LAST_RETRY)
 
     def _merge(self) -> None:
-        _lower_priority()
+        lower_priority()
         retry = FIRST_RETRY
         while not self._stop.wait(IDLE_SECONDS):
             if self._each(_merge_all) and self._each(_clear):
@@ -134,7 +134,7 @@ def _clear(shard: Kept, stop: threading.Event) -> None:
     shard.clear_log(stop)
 
 
-def _lower_priority() -> None:
+def lower_priority() -> None:
     """Of this thread alone, which Linux allows."""
     try:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)

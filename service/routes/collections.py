@@ -85,9 +85,9 @@ async def get_collection(request: Request, collection: CollectionName) -> Respon
     openapi_extra=describe({}, problems=("collection_not_found", "store_unavailable")),
 )
 async def delete_collection(request: Request, collection: CollectionName) -> Response:
-    """Delete a collection with all its points."""
+    """Delete a collection with all its points; its jobs are cancelled."""
     service = service_of(request)
-    await service.write(service.deployment.registry.delete, collection)
+    await service.write(service.deployment.delete_collection, collection)
     return Response(status_code=204)
 
 

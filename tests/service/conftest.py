@@ -16,6 +16,7 @@ import httpx
 import pytest
 import uvicorn
 from closeby.service.app import create_app
+from closeby.service.deployment import Deployment
 from closeby.service.settings import Settings
 from closeby.service.store import Store
 
@@ -30,11 +31,15 @@ def configuration(features: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[httpx.Client]:
+def serving(settings: Settings, deployment: Deployment | None = None) -> Iterator[httpx.Client]:
     """A server in a thread of this process, and a client of it."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        create_app(settings), lifespan="on", log_config=None, ws="none", access_log=False
+        create_app(settings, deployment),
+        lifespan="on",
+        log_config=None,
+        ws="none",
+        access_log=False,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(
@@ -58,7 +63,7 @@ def serving(settings: Settings) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def serve() -> Callable[[Settings], Any]:
+def serve() -> Callable[..., Any]:
     return serving
 
 

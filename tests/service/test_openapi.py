@@ -11,6 +11,11 @@ import pytest
 from closeby.service.settings import Settings
 
 EXPECTED = {
+    "/v1/jobs": {"get"},
+    "/v1/jobs/{job}": {"get"},
+    "/v1/jobs/{job}:cancel": {"post"},
+    "/v1/jobs/{job}/events": {"get"},
+    "/v1/jobs/{job}/result": {"get"},
     "/healthz": {"get"},
     "/readyz": {"get"},
     "/metrics": {"get"},
@@ -26,6 +31,7 @@ EXPECTED = {
     "/v1/collections/{collection}/snapshots/{snapshot}/restore": {"post"},
 }
 WITHOUT_JSON = {
+    ("/v1/jobs/{job}:cancel", "post"),
     ("/v1/collections/{collection}/snapshots", "post"),
     ("/v1/collections/{collection}/snapshots/{snapshot}", "put"),
 }

@@ -14,6 +14,7 @@ from closeby.service.errors import (
     CollectionExistsError,
     CollectionNotFoundError,
     DataDirError,
+    LeaseLostError,
     StoreUnavailableError,
     TooManyRequestsError,
 )
@@ -318,3 +319,26 @@ def test_several_processes_commit_in_the_order_of_their_seqs(open_store: OpenSto
     assert followed == sorted(followed)
     for store in (*writers, reader):
         store.close()
+
+
+def test_what_goes_with_a_write_stands_or_falls_with_it(store: Store) -> None:
+    collection = store.create_collection("c", {}).id
+
+    def refuse(_connection: sa.Connection) -> None:
+        raise LeaseLostError("not ours")
+
+    kept: list[str] = []
+
+    def note(_connection: sa.Connection) -> None:
+        kept.append("noted")
+
+    good = store.append(collection, [Entry("1", Op.PUT, b"")], also=note)
+    bad = store.append(collection, [Entry("2", Op.PUT, b"")], also=refuse)
+    other = store.append(collection, [Entry("3", Op.PUT, b"")])
+    assert good.result() < other.result()
+    with pytest.raises(LeaseLostError):
+        bad.result()
+    rows = [row.point for chunk in store.read_from(collection, 0) for row in chunk]
+    assert rows == ["1", "3"]
+    # Once, or once more when a write of the same group had to be separated.
+    assert 1 <= len(kept) <= 2

@@ -1,0 +1,11 @@
+"""Every kind of job there is."""
+
+from __future__ import annotations
+
+from .jobs import Kind
+
+__all__ = ["KINDS"]
+
+_ALL: tuple[Kind, ...] = ()
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}
