@@ -136,7 +136,7 @@ def _find_neighbours(client: Client, data: DataSet, console: Console, queries: i
         median_ms=float(np.median(took_ms)),
         p99_ms=float(np.quantile(took_ms, 0.99)),
     )
-    return Findings(data, len(rows), [flinng, *hnsw, exact], http)
+    return Findings(data, len(rows), [flinng, hnsw, exact], http)
 
 
 def _ingest(client: Client, data: DataSet, progress: Progress) -> tuple[float, Collection]:

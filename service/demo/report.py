@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .data import DataSet
-from .measure import RERANKED, SIMILARITY, Answer, EngineFigures, HttpFigures, Questions
+from .measure import SIMILARITY, Answer, EngineFigures, HttpFigures, Questions
 
 SHOWN_QUERIES = 3
 SHOWN_HITS = 3
@@ -38,8 +38,8 @@ HTTP_COLUMNS = ("over HTTP", "recall@10", _NEAR, "median ms", "p99 ms", "points/
 NOTES = (
     f"recall@10: share of the exact ten nearest; {_NEAR}: of those of them with at "
     "least that similarity (equally near points count alike). index B, sets B: bytes a point of "
-    "the index, and of the sets kept to compare exactly. re-ranked: its best "
-    f"{RERANKED} compared exactly. µs and build include hashing. ms: one "
+    "the index, and of the sets kept to compare exactly, as every engine here does with its best "
+    "candidates. µs and build include hashing. ms: one "
     "query a request. points/s: stored durably and searchable."
 )
 
