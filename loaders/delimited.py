@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from .points import PointBatch, Row, collect
 from .report import Report, excerpt
@@ -21,12 +21,13 @@ class Delimited:
     column: the column that makes the point; None takes ``text`` or ``sequence``, whichever the
         header has, or the only column.
     field: what it is, ``"text"`` or ``"sequence"``; None goes by the column's name, else text.
+    id: the column with the ids; without a column ``id``, or with None, the id is the number of the
+        record's first line.
+    payload: the columns that go into the payload, as strings; None takes all others.
 
-    A column ``id`` has the ids; without it the id is the number of the record's first line. All
-    other columns go into the payload, as strings. `.tsv` and `.tab` are split at tabs and know no
-    quotes; `.csv` at commas, and a field in double quotes may hold commas, line ends and doubled
-    quotes. A record with more or fewer fields than the header, without text, or not UTF-8 is a bad
-    row.
+    `.tsv` and `.tab` are split at tabs and know no quotes; `.csv` at commas, and a field in double
+    quotes may hold commas, line ends and doubled quotes. A record with more or fewer fields than
+    the header, without text, or not UTF-8 is a bad row.
     """
 
     name: ClassVar[str] = "csv"
@@ -34,6 +35,8 @@ class Delimited:
 
     column: str | None = None
     field: Literal["text", "sequence"] | None = None
+    id: str | None = "id"
+    payload: tuple[str, ...] | None = None
 
     def recognises(self, head: bytes) -> bool:  # noqa: ARG002
         """Never: any text with commas could be CSV, so only a name or the caller can say it."""
@@ -48,9 +51,10 @@ class Delimited:
             return None
         first = text.split(b"\n", 1)[0].rstrip(b"\r").decode("utf-8", "replace")
         known = [_fields(first, delimiter) for delimiter in ",\t"[: 1 + ("\t" in first)]]
-        if any(header is not None and self._place(header) is not None for header in known):
+        lacking = [self._lacking(header) for header in known if header is not None]
+        if None in lacking:
             return None
-        wanted = self.column or "text or sequence"
+        wanted = lacking[-1] if lacking else self.column or "text or sequence"
         return f"its header line has no column {wanted}: {excerpt(first)}"
 
     def batches(self, source: Source, report: Report, size: int) -> Iterator[PointBatch]:
@@ -63,13 +67,31 @@ class Delimited:
         if first is None:
             return
         header = _fields(_text(first[1]) or "", delimiter)
-        place = self._place(header) if header is not None else None
-        if header is None or place is None:
-            report.reject(first[0], f"is no header with a column {self.column or 'text'}")
+        lacking = None if header is None else self._lacking(header)
+        place = None if header is None else self._place(header)
+        if header is None or place is None or lacking is not None:
+            report.reject(
+                first[0], f"is no header with a column {lacking or self.column or 'text'}"
+            )
             return
         field = self.field or ("sequence" if header[place] == "sequence" else "text")
-        rows = _rows(records, header, place, delimiter, report)
-        yield from collect(rows, field, report, size, given_ids="id" in header)
+        places = self._places(header, place)
+        rows = _rows(records, places, delimiter, report)
+        yield from collect(rows, field, report, size, given_ids=places.id is not None)
+
+    def _places(self, header: list[str], place: int) -> _Places:
+        id_place = header.index(self.id) if self.id in header else None
+        if self.payload is None:
+            kept = [n for n in range(len(header)) if n not in (place, id_place)]
+        else:
+            kept = [header.index(name) for name in self.payload]
+        return _Places(header, place, id_place, [(n, header[n]) for n in kept])
+
+    def _lacking(self, header: list[str]) -> str | None:
+        named = [*(() if self.id in (None, "id") else (self.id,)), *(self.payload or ())]
+        if self._place(header) is None:
+            return self.column or "text or sequence"
+        return next((name for name in named if name not in header), None)
 
     def _place(self, header: list[str]) -> int | None:
         wanted = FIELDS if self.column is None else (self.column,)
@@ -77,6 +99,15 @@ class Delimited:
         if found is not None:
             return header.index(found)
         return 0 if self.column is None and len(header) == 1 else None
+
+
+class _Places(NamedTuple):
+    """Where in a record things are; `payload` has numbers and names of fields."""
+
+    header: list[str]
+    value: int
+    id: int | None
+    payload: list[tuple[int, str]]
 
 
 def _text(raw: bytes) -> str | None:
@@ -126,12 +157,11 @@ def _records(source: Source, report: Report, *, quoted: bool) -> Iterator[tuple[
 
 def _rows(
     records: Iterator[tuple[int, bytes]],
-    header: list[str],
-    place: int,
+    places: _Places,
     delimiter: str,
     report: Report,
 ) -> Iterator[Row]:
-    id_place = header.index("id") if "id" in header else None
+    header, place = places.header, places.value
     for line, raw in records:
         text = _text(raw)
         fields = None if text is None else _fields(text, delimiter)
@@ -144,10 +174,6 @@ def _rows(
         elif not fields[place].strip():
             report.reject(line, f"its {header[place]!r} is empty")
         else:
-            payload: dict[str, Any] = {
-                name: value
-                for number, (name, value) in enumerate(zip(header, fields, strict=True))
-                if number not in (place, id_place)
-            }
-            point_id = line if id_place is None else fields[id_place]
+            payload: dict[str, Any] = {name: fields[number] for number, name in places.payload}
+            point_id = line if places.id is None else fields[places.id]
             yield Row(line, point_id, fields[place], payload or None)

@@ -4,8 +4,10 @@
     └── LoaderError              about one file; `.path`
         ├── UnknownFormatError   neither name nor content says what it is
         ├── WrongFormatError     it is not what it says it is
+        ├── FormatOptionError    its format has no such option, or not that value of it
+        ├── MissingExtraError    a package that reads it is not installed; `.extra`
         ├── DamagedFileError     it ends or breaks off where it may not; `.line`
-        ├── FileTooLargeError    more than the caller allows once decompressed
+        ├── FileTooLargeError    more than the caller allows, decompressed or at once in memory
         └── BadRowError          a row that cannot be a point, with on_error="stop"; `.line`
 
 A file that cannot be opened at all raises the `OSError` of the operating system.
@@ -36,7 +38,20 @@ class WrongFormatError(LoaderError):
 
 
 class FileTooLargeError(LoaderError):
-    """The file holds more bytes, decompressed, than `Limits.total` allows."""
+    """The file holds more bytes than `Limits.total`, or needs more memory than `Limits.memory`."""
+
+
+class FormatOptionError(LoaderError):
+    """The format of the file has no such option, or not that value of it."""
+
+
+class MissingExtraError(LoaderError):
+    """Reading the file needs `package`, which the extra `extra` of closeby installs."""
+
+    def __init__(self, path: Path, package: str, extra: str = "files") -> None:
+        super().__init__(path, f"reading it needs {package}: pip install 'closeby[{extra}]'")
+        self.package = package
+        self.extra = extra
 
 
 class DamagedFileError(LoaderError):
@@ -45,6 +60,7 @@ class DamagedFileError(LoaderError):
     def __init__(self, path: Path, line: int, reason: str) -> None:
         super().__init__(path, f"damaged at line {line} or soon after it: {reason}")
         self.line = line
+        self.cause = reason
 
 
 class BadRowError(LoaderError):
@@ -53,3 +69,4 @@ class BadRowError(LoaderError):
     def __init__(self, path: Path, line: int, reason: str) -> None:
         super().__init__(path, f"line {line}: {reason}")
         self.line = line
+        self.cause = reason

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, ClassVar, get_args
@@ -13,6 +12,7 @@ import orjson
 from .points import Field, PointBatch, Row, collect
 from .report import Report, excerpt
 from .source import Source
+from .values import REFUSALS
 
 FIELDS: tuple[Field, ...] = get_args(Field)
 
@@ -96,7 +96,7 @@ class Jsonl:
 def _rows(
     objects: Iterator[tuple[int, dict[str, Any]]], field: Field, key: str, report: Report
 ) -> Iterator[Row]:
-    check = _CHECKS[field]
+    check = REFUSALS[field]
     for line, row in objects:
         reason = check(row[key]) if key in row else "is not there"
         if reason is not None:
@@ -112,38 +112,3 @@ def _rows(
         else:
             payload = {**row, **payload} if payload else row
             yield Row(line, point_id, value, payload or None)
-
-
-def _text_refusal(value: object) -> str | None:
-    if not isinstance(value, str):
-        return "is no string"
-    return None if value.strip() else "is empty"
-
-
-def _set_refusal(value: object) -> str | None:
-    if not isinstance(value, list):
-        return "is no list"
-    if not value:
-        return "is empty"
-    if all(isinstance(element, str) for element in value):
-        return None
-    # type() and not isinstance(): true and false are no elements.
-    if all(type(element) is int and 0 <= element < 2**64 for element in value):
-        return None
-    return "has elements that are neither all integers in 0 .. 2**64-1 nor all strings"
-
-
-def _vector_refusal(value: object) -> str | None:
-    if not isinstance(value, list) or not value:
-        return "is no list of numbers"
-    if not all(type(element) in (int, float) and math.isfinite(element) for element in value):
-        return "has elements that are no finite numbers"
-    return None
-
-
-_CHECKS: dict[Field, Callable[[object], str | None]] = {
-    "text": _text_refusal,
-    "sequence": _text_refusal,
-    "set": _set_refusal,
-    "vector": _vector_refusal,
-}

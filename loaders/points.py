@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import xxhash
 
-from .errors import LoaderError
+from .errors import DamagedFileError, LoaderError
 from .report import Report, excerpt
 from .source import Source
 
@@ -22,12 +22,16 @@ BATCH_WEIGHT = 8 * 1024 * 1024  # characters or elements in one batch, unless on
 
 
 class Row(NamedTuple):
-    """A row that may become a point; `line` (1-based) is where it begins."""
+    """A row that may become a point; `line` (1-based) is where it begins.
+
+    refusal: why it cannot become one, if that is known although its id is.
+    """
 
     line: int
     id: PointId
     value: Any
     payload: dict[str, Any] | None
+    refusal: str | None = None
 
 
 @dataclass(slots=True)
@@ -74,8 +78,9 @@ class Format(Protocol):
     def batches(self, source: Source, report: Report, size: int) -> Iterator[PointBatch]:
         """The points of `source`, at most `size` in a batch; what cannot be one goes to `report`.
 
-        Raises DamagedFileError, FileTooLargeError or OSError if the file cannot be read to its
-        end, BadRowError for a bad row with `on_error="stop"`.
+        Begins with the first row at or after `report.start_row`. Raises DamagedFileError,
+        FileTooLargeError or OSError if the file cannot be read to its end, BadRowError for a bad
+        row with `on_error="stop"`.
         """
 
 
@@ -84,19 +89,21 @@ def collect(
 ) -> Iterator[PointBatch]:
     """Rows to batches; an id that is unusable or was there before makes its row a bad one.
 
-    With `given_ids` a hash of 8 bytes is kept for every id (about 70 bytes a point in a set).
-    Ids that count lines cannot collide and cost nothing.
+    Rows before `report.start_row` only make their ids known, so that a reading that goes on where
+    another one ended finds the same points. With `given_ids` a hash of 8 bytes is kept for every
+    id (about 70 bytes a point in a set). Ids that count lines cannot collide and cost nothing.
     """
     batch = PointBatch(field)
     weight = 0
     seen: set[int] = set()
     try:
-        for line, point_id, value, payload in rows:
-            if given_ids:
-                reason = _id_refusal(point_id, seen)
-                if reason is not None:
-                    report.reject(line, reason)
-                    continue
+        for line, point_id, value, payload, refusal in rows:
+            reason = _id_refusal(point_id, seen) if given_ids else None
+            if reason is not None or refusal is not None:
+                report.reject(line, str(refusal or reason))
+                continue
+            if line < report.start_row:
+                continue
             batch.ids.append(point_id)
             batch.values.append(value)
             batch.payloads.append(payload)
@@ -114,6 +121,23 @@ def collect(
         raise
     if len(batch):
         yield batch
+
+
+def or_damage(
+    rows: Iterable[Row], report: Report, broken: tuple[type[Exception], ...]
+) -> Iterator[Row]:
+    """The rows; what a library says where a file breaks off becomes DamagedFileError."""
+    line = report.start_row - 1
+    try:
+        for row in rows:
+            line = row.line
+            yield row
+    except (LoaderError, MemoryError):
+        raise
+    except broken as error:
+        first = str(error).strip().split("\n", 1)[0]
+        reason = first[:200] or type(error).__name__
+        raise DamagedFileError(report.path, line + 1, reason) from error
 
 
 def _id_refusal(point_id: PointId, seen: set[int]) -> str | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from .detect import detect
 from .points import Format, PointBatch
@@ -17,13 +18,14 @@ class PointReader:
     """An iterator of `PointBatch`, with the `report` of what was read so far.
 
     `format` is what the file was found to be; `bytes_read` of `bytes_total` (as on disk) tells
-    how far the reading is.
+    how far the reading is; `next_row` is where another one goes on after the batches given so far.
     """
 
     def __init__(self, source: Source, format: Format, report: Report, batch_size: int) -> None:  # noqa: A002
         self.format = format
         self.report = report
         self._source = source
+        self.next_row = report.start_row
         self._batches = format.batches(source, report, batch_size)
 
     @property
@@ -36,11 +38,19 @@ class PointReader:
         """How much of the file on disk has been read."""
         return self._source.bytes_read
 
+    def close(self) -> None:
+        """Stop reading; nothing of it remains open. Not needed at the end."""
+        close = getattr(self._batches, "close", None)
+        if close is not None:
+            close()
+
     def __iter__(self) -> Iterator[PointBatch]:
         return self
 
     def __next__(self) -> PointBatch:
-        return next(self._batches)
+        batch = next(self._batches)
+        self.next_row = batch.lines[-1] + 1
+        return batch
 
 
 def open_points(
@@ -50,17 +60,27 @@ def open_points(
     on_error: OnError = "skip",
     batch_size: int = BATCH_POINTS,
     limits: Limits | None = None,
+    start_row: int = 1,
+    options: Mapping[str, Any] | None = None,
 ) -> PointReader:
-    """Open a file of points, compressed by gzip or xz or not at all.
+    """Open a file of points, compressed by gzip, xz or zstd or not at all.
 
     format: the name of a format ("lines", "fasta", "jsonl"), one with its options
         (`Lines(urls=True)`), or None to find it by extension and content.
+    options: of the format, by name (`{"column": "body", "id": "url"}`), where `format` is no
+        object that has them already.
     on_error: what a bad row does. "skip" counts it in `report` and goes on; "stop" raises.
     batch_size: points in a batch, at most; batches of long points are smaller.
+    start_row: the first line, or row by number from 1, that is wanted. With the `next_row` of an
+        earlier reader of the same file this one gives what that one did not, and `report` counts
+        from there on. Files whose rows have no ids are gone through without being parsed, or are
+        sought in.
 
     Raises, at once:
         OSError: the file cannot be opened.
         UnknownFormatError, WrongFormatError, DamagedFileError: by what it begins with.
+        FormatOptionError: the format has no such option, or not that value of it.
+        MissingExtraError: a package of the extra `files` is needed and not installed.
     and while iterating:
         BadRowError: a bad row with `on_error="stop"`.
         DamagedFileError: the file is truncated or corrupt further on, whatever `on_error` says.
@@ -70,6 +90,8 @@ def open_points(
         raise ValueError(f"on_error is {on_error!r}; it can be 'skip' or 'stop'")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+    if start_row < 1:
+        raise ValueError(f"start_row is {start_row}; it must be at least 1")
     source = Source(Path(path), limits)
-    report = Report(source.path, on_error)
-    return PointReader(source, detect(source, format), report, batch_size)
+    report = Report(source.path, on_error, start_row)
+    return PointReader(source, detect(source, format, options), report, batch_size)

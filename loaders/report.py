@@ -25,11 +25,14 @@ class BadRow(NamedTuple):
 class Report:
     """Counts of one reading; grows while the file is read.
 
-    `samples` are the first bad rows, at most 20 of them; `bad` counts all.
+    `samples` are the first bad rows, at most 20 of them; `bad` counts all. Rows that begin before
+    `start_row` (a line or the number of a row, from 1) belong to an earlier reading: they give no
+    points and are not counted.
     """
 
     path: Path
     on_error: OnError = "skip"
+    start_row: int = 1
     points: int = 0
     bad: int = 0
     samples: list[BadRow] = field(default_factory=list)
@@ -41,6 +44,8 @@ class Report:
 
     def reject(self, line: int, reason: str) -> None:
         """Count a bad row; raises BadRowError with `on_error="stop"`."""
+        if line < self.start_row:
+            return
         self.bad += 1
         if len(self.samples) < SAMPLED_ROWS:
             self.samples.append(BadRow(line, reason))

@@ -2,9 +2,10 @@
 
     path ──▶ compression by magic bytes ──▶ chunks ≤ 256 KiB ──▶ lines ≤ Limits.record
 
-A few bytes of gzip or xz can decompress to terabytes, and an xz header may ask for gigabytes
-before its first byte. So decompression goes chunk by chunk, xz has a memory limit, and a line
-that is longer than the limit is dropped piece by piece while it is read.
+A few bytes of gzip, xz or zstd can decompress to terabytes, and a header may ask for gigabytes
+before its first byte. So decompression goes chunk by chunk, xz has a memory limit and zstd a window
+of at most 128 MiB, and a line that is longer than the limit is dropped piece by piece while it is
+read.
 """
 
 from __future__ import annotations
@@ -14,21 +15,24 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, get_args
 
-from .errors import DamagedFileError, FileTooLargeError, WrongFormatError
+from .errors import DamagedFileError, FileTooLargeError, MissingExtraError, WrongFormatError
 
-Compression = Literal["gz", "xz"]
+Compression = Literal["gz", "xz", "zst"]
+COMPRESSIONS: tuple[Compression, ...] = get_args(Compression)
 
 CHUNK_BYTES = 256 * 1024
 HEAD_BYTES = 64 * 1024
 XZ_MEMORY_BYTES = 256 * 1024 * 1024  # `xz -9` needs 65 MiB
 
-_MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gz", b"\xfd7zXZ\x00": "xz"}
+_MAGIC: dict[bytes, Compression] = {
+    b"\x1f\x8b": "gz",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zst",
+}
 _UNREAD_MAGIC = {
-    b"\x28\xb5\x2f\xfd": "zstd",
     b"BZh": "bzip2",
-    b"PK\x03\x04": "zip",
     b"7z\xbc\xaf\x27\x1c": "7z",
 }
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -41,10 +45,12 @@ class Limits:
 
     record: bytes of one line or record, decompressed; a longer one is a bad row.
     total: bytes of the whole file, decompressed; None for no bound.
+    memory: bytes that the process which reads Parquet, Arrow or HDF5 may take beyond its start.
     """
 
     record: int = 64 * 1024 * 1024
     total: int | None = None
+    memory: int = 2 * 1024 * 1024 * 1024
 
 
 class Source:
@@ -64,27 +70,32 @@ class Source:
         self.bytes_total = path.stat().st_size
         self.bytes_read = 0
         suffixes = [suffix[1:].lower() for suffix in path.suffixes]
-        named = suffixes.pop() if suffixes and suffixes[-1] in ("gz", "xz") else None
+        named = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else None
         self.suffix = suffixes[-1] if suffixes else ""
         with path.open("rb") as file:
             magic = file.read(8)
         self.compression = _compression(path, magic, named)
         self.head = self._head()
 
-    def chunks(self) -> Iterator[bytes]:
-        """The decompressed bytes from the beginning, at most 256 KiB at a time, none empty.
+    def chunks(self, start: int = 0) -> Iterator[bytes]:
+        """The decompressed bytes from number `start` on, at most 256 KiB at a time, none empty.
 
-        Raises DamagedFileError, FileTooLargeError or OSError.
+        A file that is not compressed is sought in. Raises DamagedFileError, FileTooLargeError or
+        OSError.
         """
         self.bytes_read = 0
         total, lines = 0, 1
         with self.path.open("rb") as file:
+            if self.compression is None:
+                self.bytes_read = total = file.seek(min(start, self.bytes_total))
             decompressed = _DECOMPRESS[self.compression](self._raw(file))
             while True:
                 try:
                     chunk = next(decompressed, None)
                 except (zlib.error, lzma.LZMAError, EOFError) as error:
                     raise DamagedFileError(self.path, lines, str(error)) from error
+                except ModuleNotFoundError as error:
+                    raise MissingExtraError(self.path, "pyarrow") from error
                 if chunk is None:
                     return
                 total += len(chunk)
@@ -92,7 +103,8 @@ class Source:
                     raise FileTooLargeError(
                         self.path, f"more than {self.limits.total} bytes once decompressed"
                     )
-                yield chunk
+                if total > start:
+                    yield chunk[start - total :] if total - start < len(chunk) else chunk
                 lines += chunk.count(b"\n")
 
     def lines(self) -> Iterator[tuple[int, bytes | None]]:
@@ -146,7 +158,9 @@ def _bare(number: int, parts: list[bytes]) -> bytes:
 def _compression(path: Path, magic: bytes, named: str | None) -> Compression | None:
     for start, name in _UNREAD_MAGIC.items():
         if magic.startswith(start):
-            raise WrongFormatError(path, f"is a {name} file; decompress it, or make it .gz or .xz")
+            raise WrongFormatError(
+                path, f"is a {name} file; decompress it, or make it .gz, .xz or .zst"
+            )
     found = next((kind for start, kind in _MAGIC.items() if magic.startswith(start)), None)
     if named is not None and found != named:
         raise WrongFormatError(path, f"is named .{named} but does not begin like one")
@@ -209,4 +223,40 @@ def _unxz(raw: Iterator[bytes]) -> Iterator[bytes]:
         raise EOFError("the xz stream is truncated")
 
 
-_DECOMPRESS = {None: _plain, "gz": _gunzip, "xz": _unxz}
+class _Raw:
+    """What is read of a file, as the file object that pyarrow wants."""
+
+    closed = False
+
+    def __init__(self, raw: Iterator[bytes]) -> None:
+        self._raw = raw
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes; none at the end."""
+        data = self._rest or next(self._raw, b"")
+        self._rest = data[size:]
+        return data[:size]
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def close(self) -> None:
+        """Whoever opened the file closes it."""
+
+
+def _unzstd(raw: Iterator[bytes]) -> Iterator[bytes]:
+    """All frames of a zstd file, one after the other."""
+    import pyarrow
+
+    file: Any = pyarrow.PythonFile(_Raw(raw), "r")
+    try:
+        with pyarrow.CompressedInputStream(file, "zstd") as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                yield chunk
+    except (pyarrow.ArrowException, OSError) as error:
+        raise EOFError(f"the zstd stream is truncated or corrupt: {error}") from error
+
+
+_DECOMPRESS = {None: _plain, "gz": _gunzip, "xz": _unxz, "zst": _unzstd}

@@ -19,7 +19,7 @@ from .source import Source
 
 MAX_DIM = 65_536
 _MAGIC = b"\x93NUMPY"
-_KINDS = "fiu"
+_NUMBERS = "fiu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Npy:
         """A reason if the header is none of a two-dimensional array of numbers in C order."""
         try:
             if head:
-                _npy_header(head)
+                _matrix_header(head)
         except ValueError as error:
             return str(error)
         return None
@@ -50,12 +50,12 @@ class Npy:
         """The rows that are finite."""
         if not source.head:
             return
-        start, dtype, (rows, dim) = _npy_header(source.head)
+        start, dtype, (rows, dim) = _matrix_header(source.head)
         if rows * dim == 0:
             return
-        records = _fixed_records(source, start, dim * dtype.itemsize, rows)
+        records = _fixed_records(source, report, start, dim * dtype.itemsize, rows)
         vectors = ((number, np.frombuffer(raw, dtype)) for number, raw in records)
-        yield from collect(_rows(vectors, report), "vector", report, size, given_ids=False)
+        yield from collect(rows_of_vectors(vectors), "vector", report, size, given_ids=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,28 +91,33 @@ class Vecs:
         (dim,) = struct.unpack("<i", source.head[:4])
 
         def vectors() -> Iterator[tuple[int, npt.NDArray[Any]]]:
-            for number, raw in _fixed_records(source, 0, 4 + dim * dtype.itemsize, None):
+            for number, raw in _fixed_records(source, report, 0, 4 + dim * dtype.itemsize, None):
                 if struct.unpack("<i", raw[:4]) != (dim,):
                     raise DamagedFileError(
                         source.path, number, f"a vector is not of dimension {dim} like the first"
                     )
                 yield number, np.frombuffer(raw, dtype, offset=4)
 
-        yield from collect(_rows(vectors(), report), "vector", report, size, given_ids=False)
+        yield from collect(rows_of_vectors(vectors()), "vector", report, size, given_ids=False)
 
 
-def _rows(vectors: Iterator[tuple[int, npt.NDArray[Any]]], report: Report) -> Iterator[Row]:
+def rows_of_vectors(vectors: Iterator[tuple[int, npt.NDArray[Any]]]) -> Iterator[Row]:
+    """Vectors with their numbers from 1 to rows; those that are not finite are bad ones."""
     for number, vector in vectors:
         values = vector.tolist()
         # A sum tells of NaN and infinity, or that a look at each is needed.
         if math.isfinite(sum(values)) or all(map(math.isfinite, values)):
             yield Row(number, number - 1, [float(value) for value in values], None)
         else:
-            report.reject(number, "has elements that are no finite numbers")
+            refusal = "has elements that are no finite numbers"
+            yield Row(number, number - 1, None, None, refusal)
 
 
-def _npy_header(head: bytes) -> tuple[int, np.dtype[Any], tuple[int, int]]:
-    """Where the data begins, its type and shape; ValueError says what is wrong."""
+def npy_header(head: bytes) -> tuple[int, np.dtype[Any], tuple[int, ...]]:
+    """Where the data begins, its type and shape; ValueError says what is wrong.
+
+    Never an array of objects, which would have to be unpickled.
+    """
     if not head.startswith(_MAGIC) or len(head) < 12:
         raise ValueError("does not begin as a NumPy array does")
     wide = head[6] >= 2
@@ -131,27 +136,35 @@ def _npy_header(head: bytes) -> tuple[int, np.dtype[Any], tuple[int, int]]:
         dtype = np.dtype(descr)
     except TypeError as error:
         raise ValueError("its header names no type") from error
-    if dtype.kind not in _KINDS:
+    if dtype.hasobject:
         raise ValueError(f"holds {dtype.name}, not numbers")
-    if fortran:
+    if not isinstance(shape, tuple) or not all(type(n) is int and 0 <= n < 2**48 for n in shape):
+        raise ValueError(f"has the shape {shape!r}")
+    if fortran and len(shape) > 1:
         raise ValueError("is laid out column by column; save it in C order")
-    whole = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
-    if not whole or len(shape) != 2 or shape[1] > MAX_DIM:
+    return start, dtype, shape
+
+
+def _matrix_header(head: bytes) -> tuple[int, np.dtype[Any], tuple[int, int]]:
+    start, dtype, shape = npy_header(head)
+    if dtype.kind not in _NUMBERS:
+        raise ValueError(f"holds {dtype.name}, not numbers")
+    if len(shape) != 2 or shape[1] > MAX_DIM:
         raise ValueError(f"has the shape {shape!r}, not (vectors, dimension up to {MAX_DIM})")
     return start, dtype, (shape[0], shape[1])
 
 
 def _fixed_records(
-    source: Source, start: int, size: int, rows: int | None
+    source: Source, report: Report, start: int, size: int, rows: int | None
 ) -> Iterator[tuple[int, bytes]]:
-    """Records of `size` bytes from `start` on, with their number from 1."""
+    """Records of `size` bytes, the first of them at `start`, with their number from 1.
+
+    Those before `report.start_row` are sought over.
+    """
     held = bytearray()
-    skip = start
-    number = 0
-    for chunk in source.chunks():
-        part = chunk[skip:]
-        skip -= len(chunk) - len(part)
-        held += part
+    number = report.start_row - 1 if rows is None else min(report.start_row - 1, rows)
+    for chunk in source.chunks(start + number * size):
+        held += chunk
         at = 0
         while len(held) - at >= size and (rows is None or number < rows):
             number += 1

@@ -64,7 +64,7 @@ def test_file_that_is_not_what_it_says_is_refused_at_once(write, name, content):
         open_points(write(name, content))
 
 
-@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"\x89HDF\r\n\x1a\n", b""])
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"\x7fELF\x02", b"PK\x03\x04" + bytes(60), b""])
 def test_unclear_file_is_refused_with_what_to_do(write, content):
     with pytest.raises(UnknownFormatError, match=r"name one.*\.fasta") as raised:
         open_points(write("a.dat", content))
@@ -75,7 +75,7 @@ def test_format_named_by_the_caller(write):
     path = write("a.dat", b"text\n")
     assert isinstance(open_points(path, format="lines").format, Lines)
     with pytest.raises(UnknownFormatError, match="lines"):
-        open_points(path, format="parquet")
+        open_points(path, format="avro")
     with pytest.raises(WrongFormatError):
         open_points(path, format="fasta")
 

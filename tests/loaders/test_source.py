@@ -1,10 +1,22 @@
 import gzip
 import lzma
+import sys
 import tracemalloc
 
+import pyarrow
 import pytest
-from closeby.loaders.errors import DamagedFileError, FileTooLargeError, WrongFormatError
+from closeby.loaders.errors import (
+    DamagedFileError,
+    FileTooLargeError,
+    MissingExtraError,
+    WrongFormatError,
+)
 from closeby.loaders.source import CHUNK_BYTES, Limits, Source
+
+
+def zstd(content: bytes) -> bytes:
+    return pyarrow.compress(content, "zstd", asbytes=True)
+
 
 TEXT = b"".join(b"line %d of the text\n" % number for number in range(50_000))
 
@@ -22,6 +34,8 @@ TEXT = b"".join(b"line %d of the text\n" % number for number in range(50_000))
         ("two-streams.txt.xz", lzma.compress(TEXT[:1000]) + lzma.compress(TEXT[1000:])),
         ("padded.txt.gz", gzip.compress(TEXT, mtime=0) + bytes(512)),
         ("padded.txt.xz", lzma.compress(TEXT) + bytes(512)),
+        ("a.txt.zst", zstd(TEXT)),
+        ("two-frames.txt.zst", zstd(TEXT[:1000]) + zstd(TEXT[1000:])),
         ("compression-not-named.txt", gzip.compress(TEXT, mtime=0)),
     ],
 )
@@ -40,7 +54,7 @@ def test_content_of_whole_chunks_is_read_to_its_end(write, length):
     assert sum(map(len, source.chunks())) == length
 
 
-@pytest.mark.parametrize("compress", [gzip.compress, lzma.compress])
+@pytest.mark.parametrize("compress", [gzip.compress, lzma.compress, zstd])
 def test_truncated_stream_is_damaged_and_not_short(write, compress):
     path = write("a.bin", compress(TEXT)[:-20])
     with pytest.raises(DamagedFileError, match="truncated"):
@@ -59,13 +73,15 @@ def test_flipped_byte_is_damage_with_the_line_reached(write, compress):
 def test_name_that_promises_another_compression_is_refused(write):
     with pytest.raises(WrongFormatError, match=r"named \.gz"):
         Source(write("a.txt.gz", b"plain text\n"))
+    with pytest.raises(WrongFormatError, match=r"named \.zst"):
+        Source(write("a.txt.zst", gzip.compress(b"text\n")))
     with pytest.raises(WrongFormatError, match=r"named \.xz"):
         Source(write("a.txt.xz", gzip.compress(b"text\n")))
 
 
 def test_unread_compression_is_refused_by_name(write):
-    with pytest.raises(WrongFormatError, match="zstd"):
-        Source(write("a.txt", b"\x28\xb5\x2f\xfd rest"))
+    with pytest.raises(WrongFormatError, match="bzip2"):
+        Source(write("a.txt", b"BZh91AY&SY rest"))
 
 
 def test_xz_that_asks_for_too_much_memory_is_damaged(write):
@@ -75,9 +91,13 @@ def test_xz_that_asks_for_too_much_memory_is_damaged(write):
         Source(path)
 
 
-def test_bomb_is_dropped_piece_by_piece(write):
-    """64 MiB in one line from 64 KiB of gzip: read within a few MiB."""
-    path = write("bomb.txt.gz", gzip.compress(bytes(64 << 20) + b"\nafter\n"))
+@pytest.mark.parametrize("compress", [gzip.compress, zstd])
+def test_bomb_is_dropped_piece_by_piece(write, compress):
+    """64 MiB in one line from 64 KiB of gzip or 2 KiB of zstd: read within a few MiB."""
+    path = write(
+        "bomb.txt.gz" if compress is gzip.compress else "bomb.txt.zst",
+        compress(bytes(64 << 20) + b"\nafter\n"),
+    )
     source = Source(path, Limits(record=1 << 20))
     tracemalloc.start()
     lines = list(source.lines())
@@ -85,6 +105,21 @@ def test_bomb_is_dropped_piece_by_piece(write):
     tracemalloc.stop()
     assert lines == [(1, None), (2, b"after")]
     assert peak < 8 << 20
+
+
+def test_zstd_without_pyarrow_says_what_to_install(write, monkeypatch):
+    path = write("a.txt.zst", zstd(TEXT))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'closeby\[files\]'"):
+        Source(path)
+
+
+@pytest.mark.parametrize("start", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 7, len(TEXT)])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_chunks_begin_where_they_are_wanted(write, compress, start):
+    source = Source(write("a.txt", compress(TEXT)))
+    assert b"".join(source.chunks(start)) == TEXT[start:]
+    assert source.bytes_read == source.bytes_total
 
 
 def test_total_bound_is_kept(write):
