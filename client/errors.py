@@ -146,7 +146,8 @@ class NotFoundError(ApiError):
 class ConflictError(ApiError):
     """The collection exists, with another configuration or against ``exist_ok=False``.
 
-    Or what was asked for does not fit the state of things: a job is not finished.
+    Or what was asked for does not fit the state of things: a job is not finished, or the server
+    only reads.
     """
 
 
@@ -168,6 +169,7 @@ class ServerError(ApiError):
 
 _BY_CODE: dict[str, type[ApiError]] = {
     "unauthorized": UnauthorizedError,
+    "read_only": ConflictError,
     "collection_not_found": NotFoundError,
     "job_not_found": NotFoundError,
     "job_result_not_found": NotFoundError,

@@ -19,6 +19,7 @@ from .admission import Admission
 from .deployment import Deployment
 from .errors import FieldError, ServiceError
 from .problem import problem_of, problem_response
+from .read_only import ReadOnlyMiddleware
 from .routes import collections, jobs, operations, points, queries, snapshots
 from .service import Service
 from .settings import Settings
@@ -71,6 +72,8 @@ def create_app(settings: Settings, deployment: Deployment | None = None) -> Fast
         redoc_url=None,
         lifespan=lifespan,
     )
+    if settings.read_only:
+        app.add_middleware(ReadOnlyMiddleware)
     app.add_middleware(AccessMiddleware, metrics=metrics, api_key=settings.read_api_key())
     for module in (operations, collections, points, queries, jobs, snapshots):
         app.include_router(module.router)

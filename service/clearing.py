@@ -75,7 +75,7 @@ class Clearing:
             with self._reading:
                 if self._readers or stop.is_set():
                     return False
-                self._store.delete_rows(gone)
+                self._store.delete_rows(self._collection, gone)
             contents.garbage -= len(gone)
         # What is left lies behind the sealed files, or was counted too often.
         contents.garbage = min(contents.garbage, garbage // 2)

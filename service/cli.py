@@ -49,6 +49,12 @@ def serve(
         Path | None,
         typer.Option(help="Where the points are kept; made if missing. [default: ./closeby-data]"),
     ] = None,
+    read_only: Annotated[
+        bool | None,
+        typer.Option(
+            "--read-only", help="Follow another server of this data directory; refuse writes."
+        ),
+    ] = None,
     api_key_file: Annotated[
         Path | None, typer.Option(help="File whose first line every request must show as its key.")
     ] = None,
@@ -79,6 +85,7 @@ def serve(
             host=host,
             port=port,
             data_dir=data_dir,
+            read_only=read_only,
             api_key_file=api_key_file,
             log_level=log_level,
             log_format=log_format,

@@ -10,6 +10,7 @@ import structlog
 
 from .data_dir import DataDir
 from .errors import DataDirError
+from .following import Following
 from .job_kinds import KINDS
 from .jobs import JobRunner, Kind, owner_name
 from .registry import Registry
@@ -31,17 +32,18 @@ class Deployment:
     """Opens the store of `settings.data_dir`; `start` loads the collections in the background.
 
     Queries and writes have threads of their own: writes wait for the disk, and must not keep
-    queries waiting. `kinds` are the jobs it can do. Raises StartupError.
+    queries waiting. `kinds` are the jobs it can do. With `settings.read_only` another deployment
+    writes to the directory, and this one follows it and changes nothing. Raises StartupError.
     """
 
     def __init__(self, settings: Settings, kinds: Mapping[str, Kind] = KINDS) -> None:
         self.settings = settings
         self.api_key = settings.read_api_key()
-        self._data_dir = DataDir(settings.data_dir)
+        self._data_dir = None if settings.read_only else DataDir(settings.data_dir)
         try:
-            self.store = Store.open_directory(settings.data_dir)
+            self.store = Store.open_directory(settings.data_dir, read_only=settings.read_only)
         except BaseException:
-            self._data_dir.release()
+            self._release()
             raise
         try:
             self.upkeep = Upkeep(lambda: self.registry.kept())
@@ -49,10 +51,13 @@ class Deployment:
                 settings.data_dir / "shards",
                 settings.segment_points,
                 settings.verify_files,
-                self.upkeep.announce,
+                None if settings.read_only else self.upkeep.announce,
             )
             self.registry = Registry(
-                self.store, max_set_elements=settings.max_set_elements, sealing=sealing
+                self.store,
+                max_set_elements=settings.max_set_elements,
+                sealing=sealing,
+                read_only=settings.read_only,
             )
             self.jobs = JobRunner(
                 self.store,
@@ -63,21 +68,24 @@ class Deployment:
                 threads=settings.job_threads,
                 registry=self.registry,
             )
-            # Whoever had these died: there is one server at a time.
-            self.jobs.jobs.release_owner(f"{ROLE}:")
-            self.jobs.remove_strays()
+            if not settings.read_only:
+                # Whoever had these died: there is one server at a time.
+                self.jobs.jobs.release_owner(f"{ROLE}:")
+                self.jobs.remove_strays()
         except OSError as error:
             self.store.close()
-            self._data_dir.release()
+            self._release()
             raise DataDirError(f"data directory {settings.data_dir}: {error.strerror}") from error
         except BaseException:
             self.store.close()
-            self._data_dir.release()
+            self._release()
             raise
+        refresh = self.registry.refresh if settings.read_only else None
+        self._following = Following(self.store, self.registry.shards, refresh)
         self.snapshots = Snapshots(settings.data_dir / "snapshots")
         self.query_pool = ThreadPoolExecutor(settings.query_thread_count, "closeby-query")
         self.write_pool = ThreadPoolExecutor(settings.write_threads, "closeby-write")
-        self._loader = threading.Thread(target=self.registry.load, name="closeby-load", daemon=True)
+        self._loader = threading.Thread(target=self._load, name="closeby-load", daemon=True)
         self._started = False
         self._closed = False
         self.ending = threading.Event()
@@ -87,8 +95,13 @@ class Deployment:
         """Begin to load the collections."""
         self._started = True
         self._loader.start()
-        self.upkeep.start()
-        self.jobs.start()
+        if not self.settings.read_only:
+            self.upkeep.start()
+            self.jobs.start()
+
+    def _load(self) -> None:
+        self.registry.load()
+        self._following.start()
 
     def delete_collection(self, name: str) -> None:
         """Delete a collection and cancel its jobs. Raises CollectionNotFoundError."""
@@ -106,10 +119,16 @@ class Deployment:
         self.registry.stop_loading()
         if self._started:
             self._loader.join()
+        self._following.stop()
         self.query_pool.shutdown()
         self.write_pool.shutdown()
-        self.upkeep.stop()
-        self.registry.seal_tails()
+        if not self.settings.read_only:
+            self.upkeep.stop()
+            self.registry.seal_tails()
         self.store.close()
-        self._data_dir.release()
+        self._release()
         log.info("closed", data_dir=str(self.settings.data_dir))
+
+    def _release(self) -> None:
+        if self._data_dir is not None:
+            self._data_dir.release()

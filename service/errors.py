@@ -6,6 +6,7 @@
         ├── RequestError                      the caller can do something about it
         │   ├── MalformedJsonError            malformed_json
         │   ├── UnauthorizedError             unauthorized
+        │   ├── ReadOnlyError                 read_only
         │   ├── NotFoundError                 not_found
         │   │   ├── CollectionNotFoundError   collection_not_found
         │   │   ├── JobNotFoundError          job_not_found
@@ -62,6 +63,7 @@ __all__ = [
     "NoJobResultError",
     "NotFoundError",
     "NotReadyError",
+    "ReadOnlyError",
     "RequestError",
     "ServiceError",
     "SnapshotDamagedError",
@@ -121,6 +123,12 @@ class UnauthorizedError(RequestError):
     """The API key is missing or wrong."""
 
     code = "unauthorized"
+
+
+class ReadOnlyError(RequestError):
+    """This server only reads."""
+
+    code = "read_only"
 
 
 class NotFoundError(RequestError):

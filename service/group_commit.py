@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import structlog
@@ -35,7 +35,16 @@ from .errors import (
 from .log_reader import Seen
 from .log_rows import Entry
 from .partitions import partition_of
-from .schema import collections, discarded, log_table, next_seq, take, touch, unavailable
+from .schema import (
+    collections,
+    discarded,
+    log_table,
+    next_seq,
+    take,
+    touch,
+    unavailable,
+    was_read_only,
+)
 
 __all__ = ["GroupCommit"]
 
@@ -47,6 +56,7 @@ SYNC_SECONDS = 1.0
 """How long a commit without fsync may stay without one."""
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -232,7 +242,7 @@ class GroupCommit:
 
     def _commit_group(self, writes: list[_Write]) -> None:
         try:
-            firsts = self._insert_group(writes)
+            firsts = _twice_if_read_only(lambda: self._insert_group(writes))
         except Exception as error:  # whatever it is, the requests which wait must hear of it
             self._fail_group(writes, error)
             return
@@ -302,8 +312,7 @@ class GroupCommit:
 
     def _run_task(self, task: _Task) -> None:
         try:
-            with self._engine.begin() as connection:
-                result = task.run(connection)
+            result = _twice_if_read_only(lambda: self._run_in_transaction(task.run))
         except ServiceError as error:
             task.done.set_exception(error)
         except Exception as error:  # handed to the caller who waits
@@ -312,6 +321,10 @@ class GroupCommit:
             self.commits += 1
             self._unsynced_since = None
             task.done.set_result(result)
+
+    def _run_in_transaction(self, run: Callable[[sa.Connection], Any]) -> Any:
+        with self._engine.begin() as connection:
+            return run(connection)
 
     def _look(self, look: _Look) -> None:
         try:
@@ -346,3 +359,13 @@ class GroupCommit:
             log.warning("purge_failed", error=str(error))
             return False
         return True
+
+
+def _twice_if_read_only(write: Callable[[], T]) -> T:
+    """Do it again if it failed on a connection of a time when the disk was not writable."""
+    try:
+        return write()
+    except sa.exc.DBAPIError as error:
+        if not was_read_only(error.orig):
+            raise
+        return write()

@@ -8,14 +8,21 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from .log_rows import CollectionRecord, LogRow, StoredPoint
-from .schema import collections, log_table, next_seq, seq_type, unavailable
+from .schema import cleared, collections, log_table, next_seq, seq_type, unavailable
 
-__all__ = ["LogReader", "Seen"]
+__all__ = ["Cleared", "LogReader", "Seen", "Watch"]
 
 ROWS_AT_ONCE = 500
 """Whole log rows read at a time."""
 LOOKUP_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """Lookups are padded to one of these sizes, so that few statements are ever prepared."""
+
+
+class Cleared(NamedTuple):
+    """Superfluous rows up to `upto` may be gone, removed in so many steps."""
+
+    upto: int
+    removals: int
 
 
 _LOG_ROW = (
@@ -47,6 +54,20 @@ class LogReader:
         self._positional = engine.dialect.positional
         self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
         self._lookups: dict[tuple[int, str], str] = {}
+
+    def cleared(self, collection: int) -> Cleared:
+        """What was removed from the log of a collection.
+
+        To be asked after rows were read: who follows the log from before `upto` may have missed
+        what the removed rows said, a deletion for instance, and has to begin again from the sealed
+        files, which go at least as far. Raises StoreUnavailableError.
+        """
+        statement = sa.select(cleared.c.upto, cleared.c.removals).where(
+            cleared.c.collection == collection
+        )
+        with self.reading() as connection:
+            row = connection.execute(statement).first()
+            return Cleared(0, 0) if row is None else Cleared(*row)
 
     def observe(self, tell: Callable[[Seen], None]) -> None:
         """Call `tell` with how far the log goes now. Raises StoreUnavailableError."""
@@ -217,6 +238,18 @@ class LogReader:
             self._lookups[key] = statement
         return statement
 
+    def raw_connection(self) -> Any:
+        """A connection of the driver, to be closed by the caller. Raises StoreUnavailableError."""
+        try:
+            return self._engine.raw_connection()
+        except sa.exc.SQLAlchemyError as error:
+            raise unavailable(error) from error
+
+    @property
+    def counts_changes(self) -> bool:
+        """Whether the database can say on a connection that others have committed (SQLite)."""
+        return self._engine.dialect.name == "sqlite"
+
     def reading(self) -> _Reading:
         """A connection for reading; errors of the database become StoreUnavailableError."""
         return _Reading(self._engine)
@@ -241,3 +274,32 @@ class _Reading:
         self._connection.close()
         if isinstance(error, sa.exc.SQLAlchemyError):
             raise unavailable(error) from error
+
+
+class Watch:
+    """Tells cheaply whether anybody has committed since it was asked last. For one thread."""
+
+    def __init__(self, log: LogReader) -> None:
+        self._log = log
+        self._connection: Any = None
+        self._version: int | None = None
+
+    def changed(self) -> bool:
+        """True if so, and where the database cannot tell. Raises StoreUnavailableError."""
+        if not self._log.counts_changes:
+            return True
+        if self._connection is None:
+            self._connection = self._log.raw_connection()
+        try:
+            version = self._connection.cursor().execute("PRAGMA data_version").fetchone()[0]
+        except Exception as error:
+            self.close()
+            raise unavailable(error) from error
+        before, self._version = self._version, version
+        return bool(before != version)
+
+    def close(self) -> None:
+        """Give the connection back."""
+        connection, self._connection, self._version = self._connection, None, None
+        if connection is not None:
+            connection.close()

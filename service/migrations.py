@@ -2,6 +2,7 @@
 
 1   the first
 2   `partition` in the log; rows from before have none and are found by their point
+3   the table `cleared`
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ def _add_partition(connection: sa.Connection) -> None:
     connection.execute(sa.text("ALTER TABLE log ADD COLUMN partition SMALLINT"))
 
 
-_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _add_partition}
+def _nothing(_: sa.Connection) -> None:
+    """New tables are made before."""
+
+
+_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _add_partition, 2: _nothing}
 """By the version that each step starts from."""
 
 SCHEMA_VERSION = len(_STEPS) + 1

@@ -35,6 +35,7 @@ PROBLEMS: dict[str, Problem] = {
     "malformed_json": Problem(400, "The body is not valid JSON"),
     "bad_request": Problem(400, "The request is not valid HTTP for this endpoint"),
     "unauthorized": Problem(401, "A valid API key is needed"),
+    "read_only": Problem(403, "This server only reads"),
     "not_found": Problem(404, "No such path"),
     "collection_not_found": Problem(404, "No such collection"),
     "job_not_found": Problem(404, "No such job"),

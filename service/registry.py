@@ -16,6 +16,7 @@ import structlog
 from closeby.index.errors import ClosebyError
 
 from .errors import CollectionExistsError, CollectionNotFoundError
+from .following_shard import FollowingShard
 from .shard import Sealing, Shard
 from .store import CollectionRecord, Store
 
@@ -32,20 +33,30 @@ class Registry:
 
     It begins with a shard for each stored collection; `load` loads them one after the other, and
     each serves as soon as it is ready. `sealing` tells how they keep sealed segments, each in a
-    folder of `sealing.directory`; None: they keep none. Raises OSError.
+    folder of `sealing.directory`; None: they keep none. With `read_only` another process writes,
+    and `refresh` follows it. Raises OSError.
     """
 
     def __init__(
-        self, store: Store, *, max_set_elements: int, sealing: Sealing | None = None
+        self,
+        store: Store,
+        *,
+        max_set_elements: int,
+        sealing: Sealing | None = None,
+        read_only: bool = False,
     ) -> None:
         self._store = store
         self._max_set_elements = max_set_elements
         self._sealing = sealing
+        self._read_only = read_only
         self._shards: dict[str, Shard] = {}
         # Held while a collection is created or deleted, so that record and shard go together.
         self._changing = threading.Lock()
         self._stop = threading.Event()
         self._filling: set[Shard] = set()
+        if read_only:
+            self._take_over()
+            return
         for record in store.list_collections():
             if record.name.startswith(HIDDEN):
                 # A restore that did not come to its end.
@@ -153,6 +164,31 @@ class Registry:
             self._forget(before)
         return shard
 
+    def refresh(self) -> None:
+        """Follow what another process has created, deleted, renamed and sealed.
+
+        Raises StoreUnavailableError.
+        """
+        self._take_over()
+        for shard in self.shards():
+            if self._stop.is_set() or not isinstance(shard, FollowingShard):
+                return
+            try:
+                shard.renew()
+            except (ClosebyError, OSError) as error:
+                log.warning("renew_failed", collection=shard.record.name, error=str(error))
+
+    def _take_over(self) -> None:
+        """Make the shards those of the collections that are stored."""
+        known = {shard.record.id: shard for shard in self._shards.values()}
+        shards: dict[str, Shard] = {}
+        for record in self._store.list_collections():
+            if not record.name.startswith(HIDDEN):
+                shard = known.get(record.id) or self._shard(record)
+                shard.record = record
+                shards[record.name] = shard
+        self._shards = shards
+
     def kept(self) -> list[Shard]:
         """All shards whose upkeep is due, also those that are being filled."""
         return [*self.shards(), *self._filling]
@@ -177,6 +213,10 @@ class Registry:
         own = None
         if self._sealing is not None:
             own = replace(self._sealing, directory=self._sealing.directory / str(record.id))
+            if self._read_only:
+                return FollowingShard(
+                    self._store, record, max_set_elements=self._max_set_elements, sealing=own
+                )
         return Shard(self._store, record, max_set_elements=self._max_set_elements, sealing=own)
 
 

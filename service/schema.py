@@ -5,6 +5,7 @@
     head          the next free number of each counter: `log` (seq) and `collection`
     discarded     collections which were deleted and whose log rows are still being removed
     jobs          work which outlives its request; see `job_store`
+    cleared       up to which seq superfluous rows of a collection may have been removed
     meta          schema_version
 
 `partition` is the point's `partitions.partition_of`: shards of a cluster read their own rows by it.
@@ -14,6 +15,7 @@ Plain SQLAlchemy Core types throughout; what is special to SQLite is in `_tune_s
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,6 +24,8 @@ from . import migrations
 from .errors import DataDirError, StoreUnavailableError
 
 __all__ = [
+    "check",
+    "cleared",
     "collections",
     "discarded",
     "head",
@@ -34,6 +38,7 @@ __all__ = [
     "take",
     "touch",
     "unavailable",
+    "was_read_only",
 ]
 
 ADVISORY_LOCK = 0x636C6F73
@@ -65,6 +70,13 @@ discarded = sa.Table(
     "discarded",
     _metadata,
     sa.Column("collection", seq_type, primary_key=True, autoincrement=False),
+)
+cleared = sa.Table(
+    "cleared",
+    _metadata,
+    sa.Column("collection", seq_type, primary_key=True, autoincrement=False),
+    sa.Column("upto", seq_type, nullable=False),
+    sa.Column("removals", seq_type, nullable=False),
 )
 log_table = sa.Table(
     "log",
@@ -160,7 +172,21 @@ def prepare(engine: sa.Engine) -> None:
             connection.execute(_meta.update().where(mine).values(value=str(newest)))
 
 
-def open_engine(url: str | sa.URL, *, relaxed: bool = False) -> sa.Engine:
+def check(engine: sa.Engine) -> None:
+    """Raises DataDirError if the tables are not of this version."""
+    stored = None
+    if sa.inspect(engine).has_table(_meta.name):
+        with engine.connect() as connection:
+            statement = sa.select(_meta.c.value).where(_meta.c.key == "schema_version")
+            stored = connection.execute(statement).scalar()
+    if stored != str(migrations.SCHEMA_VERSION):
+        raise DataDirError(
+            f"the store has schema version {stored}, this closeby follows one of version"
+            f" {migrations.SCHEMA_VERSION}; start a writing server of this closeby first"
+        )
+
+
+def open_engine(url: str | sa.URL, *, relaxed: bool = False, read_only: bool = False) -> sa.Engine:
     """A pool of connections; those of a relaxed one commit without waiting for the disk."""
     remote = sa.make_url(url).get_backend_name() != "sqlite"
     # A database server may have been restarted since a connection was last used.
@@ -168,12 +194,28 @@ def open_engine(url: str | sa.URL, *, relaxed: bool = False) -> sa.Engine:
         url, pool_size=1 if relaxed else 8, max_overflow=64, pool_pre_ping=remote
     )
     if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _tune_sqlite)
+        sa.event.listen(engine, "handle_error", _reopen_if_read_only)
+        sa.event.listen(engine, "connect", _wait_sqlite if read_only else _tune_sqlite)
         if relaxed:
             sa.event.listen(engine, "connect", _relax_sqlite)
     elif relaxed:
         sa.event.listen(engine, "connect", _relax_postgresql)
     return engine
+
+
+def was_read_only(error: BaseException | None) -> bool:
+    """Whether SQLite refused a write on a connection that it could only open for reading."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY
+
+
+def _reopen_if_read_only(context: sa.ExceptionContext) -> None:
+    # A connection that was opened while the disk could not be written to stays so for ever.
+    if was_read_only(context.original_exception):
+        context.is_disconnect = True
+
+
+def _wait_sqlite(connection: Any, _record: object) -> None:
+    connection.execute("PRAGMA busy_timeout=10000")
 
 
 def _relax_sqlite(connection: Any, _record: object) -> None:

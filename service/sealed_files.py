@@ -7,7 +7,7 @@ at the next start.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from .durable_files import checksum, remove, sync_directory
 from .manifest import MANIFEST_NAME, FileEntry, Manifest, SegmentEntry
 from .points_file import Flags, PointsFile
 
-__all__ = ["OpenSegment", "SealedFiles"]
+__all__ = ["OpenSegment", "SealedFiles", "nothing_sealed", "open_files", "read_manifest"]
 
 MARKS = "marks"
 CHECKING_THREADS = 2
@@ -35,6 +35,79 @@ class OpenSegment:
     points: PointsFile
 
 
+def nothing_sealed(collection: int) -> Manifest:
+    """The manifest of a shard that has none."""
+    return Manifest(collection, 0, 0, {}, (), None)
+
+
+def read_manifest(directory: Path, collection: int) -> Manifest:
+    """What is published for a collection.
+
+    Raises CorruptFileError, UnsupportedVersionError, OSError.
+    """
+    manifest = Manifest.read(directory)
+    if manifest is None:
+        return nothing_sealed(collection)
+    if manifest.collection != collection:
+        raise CorruptFileError(
+            f"the manifest is of collection number {manifest.collection}, not {collection}",
+            path=str(directory / MANIFEST_NAME),
+        )
+    return manifest
+
+
+def open_files(
+    directory: Path, manifest: Manifest, *, verify: bool, known: Collection[FileEntry] = ()
+) -> list[OpenSegment]:
+    """Map the files of a manifest; checksums of those that are `known` are not compared again.
+
+    Raises CorruptFileError which names the file, OSError.
+    """
+    for file in manifest.files():
+        _check_size(directory / file.name, file)
+    if verify:
+        with ThreadPoolExecutor(CHECKING_THREADS, "closeby-check") as pool:
+            unknown = [file for file in manifest.files() if file not in known]
+            for _ in pool.map(lambda file: _check(directory / file.name, file), unknown):
+                pass
+    marks = _read_marks(directory, manifest)
+    opened = []
+    for entry in manifest.segments:
+        points = PointsFile.open(directory / entry.points.name)
+        dead = marks.get(entry.points.name)
+        if dead is not None:
+            points = _marked(points, dead)
+        opened.append(OpenSegment(entry, points))
+    return opened
+
+
+def _check_size(path: Path, file: FileEntry) -> None:
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise CorruptFileError(f"the file is missing; {MENDING}", path=str(path)) from error
+    if size != file.size:
+        raise CorruptFileError(
+            f"the file has {size} bytes, its manifest says {file.size}; {MENDING}",
+            path=str(path),
+            offset=min(size, file.size),
+        )
+
+
+def _check(path: Path, file: FileEntry) -> None:
+    if checksum(path) != (file.size, file.xxh3):
+        raise CorruptFileError(f"the checksum does not match; {MENDING}", path=str(path))
+
+
+def _read_marks(directory: Path, manifest: Manifest) -> dict[str, Flags]:
+    if manifest.marks is None:
+        return {}
+    _, arrays = read_arrays(directory / manifest.marks.name, MARKS)
+    return {
+        name: np.unpackbits(bits, bitorder="little").astype(bool) for name, bits in arrays.items()
+    }
+
+
 class SealedFiles:
     """The directory of one shard. One thread at a time may publish.
 
@@ -46,7 +119,7 @@ class SealedFiles:
         self._collection = collection
         directory.mkdir(parents=True, exist_ok=True)
         sync_directory(directory.parent)
-        self._manifest = Manifest(collection, 0, 0, {}, (), None)
+        self._manifest = nothing_sealed(collection)
         self._next = 1
 
     @property
@@ -70,53 +143,9 @@ class SealedFiles:
 
         Raises CorruptFileError which names the file, UnsupportedVersionError, OSError.
         """
-        manifest = Manifest.read(self.directory)
-        if manifest is not None:
-            if manifest.collection != self._collection:
-                raise CorruptFileError(
-                    f"the manifest is of collection number {manifest.collection}, not"
-                    f" {self._collection}",
-                    path=str(self.directory / MANIFEST_NAME),
-                )
-            self._manifest = manifest
+        self._manifest = read_manifest(self.directory, self._collection)
         self._remove_orphans()
-        for file in self._manifest.files():
-            self._check_size(file)
-        if verify:
-            self.verify()
-        marks = self._read_marks()
-        opened = []
-        for entry in self._manifest.segments:
-            points = PointsFile.open(self.directory / entry.points.name)
-            dead = marks.get(entry.points.name)
-            if dead is not None:
-                points = _marked(points, dead)
-            opened.append(OpenSegment(entry, points))
-        return self._manifest, opened
-
-    def verify(self) -> None:
-        """Compare the checksums of all files. Raises CorruptFileError, OSError."""
-        with ThreadPoolExecutor(CHECKING_THREADS, "closeby-check") as pool:
-            for _ in pool.map(self._check, self._manifest.files()):
-                pass
-
-    def _check_size(self, file: FileEntry) -> None:
-        path = self.directory / file.name
-        try:
-            size = path.stat().st_size
-        except FileNotFoundError as error:
-            raise CorruptFileError(f"the file is missing; {MENDING}", path=str(path)) from error
-        if size != file.size:
-            raise CorruptFileError(
-                f"the file has {size} bytes, its manifest says {file.size}; {MENDING}",
-                path=str(path),
-                offset=min(size, file.size),
-            )
-
-    def _check(self, file: FileEntry) -> None:
-        path = self.directory / file.name
-        if checksum(path) != (file.size, file.xxh3):
-            raise CorruptFileError(f"the checksum does not match; {MENDING}", path=str(path))
+        return self._manifest, open_files(self.directory, self._manifest, verify=verify)
 
     def _remove_orphans(self) -> None:
         listed = {file.name for file in self._manifest.files()} | {MANIFEST_NAME}
@@ -125,16 +154,6 @@ class SealedFiles:
         numbers = [self._manifest.number]
         numbers += [self.number_of(self.directory / file.name) for file in self._manifest.files()]
         self._next = max(numbers) + 1
-
-    def _read_marks(self) -> dict[str, Flags]:
-        if self._manifest.marks is None:
-            return {}
-        path = self.directory / self._manifest.marks.name
-        _, arrays = read_arrays(path, MARKS)
-        return {
-            name: np.unpackbits(bits, bitorder="little").astype(bool)
-            for name, bits in arrays.items()
-        }
 
     # --- publishing ------------------------------------------------------------------------------
 

@@ -20,12 +20,12 @@ from .contents import Contents
 from .durable_files import remove
 from .errors import StoreUnavailableError, TooManyRequestsError
 from .log_rows import CollectionRecord, point_key
-from .manifest import SegmentEntry
+from .manifest import Manifest, SegmentEntry
 from .points_file import Names, PointsFile, Source
 from .sealed_files import OpenSegment, SealedFiles
 from .store import Store
 
-__all__ = ["MergeLike", "Sealer", "Sealing", "SealingEngine", "SegmentLike"]
+__all__ = ["MergeLike", "Sealer", "Sealing", "SealingEngine", "SegmentLike", "restore"]
 
 SEGMENT_POINTS = 16_384
 """Points of a mutable segment: what has to be replayed after a crash is a few of these."""
@@ -113,6 +113,28 @@ class SealingEngine(Protocol):
         ...
 
 
+def restore(
+    contents: Contents, manifest: Manifest, opened: Sequence[OpenSegment], sealing: Sealing
+) -> None:
+    """Let new contents begin with what is sealed. Raises CorruptFileError, OSError."""
+    if opened:
+        assert isinstance(contents.engine, SealingEngine)
+        # Of our own: the number of points of a segment may change with the settings, and ids are
+        # seqs, so those that are replayed are new.
+        own = {"capacity": sealing.segment_points, "next_id": manifest.sealed_seq + 1}
+        largest_first = sorted(opened, key=lambda each: -each.entry.chunks)
+        contents.engine = contents.engine.restored(
+            manifest.engine | own,
+            [(e.entry.chunks, sealing.directory / e.entry.segment.name) for e in largest_first],
+            verify=False,
+            settle=False,
+        )
+        dead = [each.points.seqs[each.points.dead] for each in opened]
+        contents.engine.remove(np.concatenate(dead))
+        contents.live.restore([each.points for each in opened])
+    contents.begin(manifest.sealed_seq)
+
+
 class Sealer:
     """The sealed part of one shard. `lock` is that of the contents. Raises OSError."""
 
@@ -160,24 +182,9 @@ class Sealer:
 
     def open(self) -> None:
         """Map what is sealed into the contents. Raises CorruptFileError, OSError."""
-        sealing, contents = self._sealing, self._contents
-        manifest, opened = self._files.open(verify=sealing.verify)
-        if opened:
-            # Of our own: the number of points of a segment may change with the settings, and ids
-            # are seqs, so those that are replayed are new.
-            own = {"capacity": sealing.segment_points, "next_id": manifest.sealed_seq + 1}
-            largest_first = sorted(opened, key=lambda each: -each.entry.chunks)
-            contents.engine = self._engine.restored(
-                manifest.engine | own,
-                [(e.entry.chunks, sealing.directory / e.entry.segment.name) for e in largest_first],
-                verify=False,
-                settle=False,
-            )
-            dead = [each.points.seqs[each.points.dead] for each in opened]
-            contents.engine.remove(np.concatenate(dead))
-            contents.live.restore([each.points for each in opened])
-            self._open = {each.entry.segment.name: each for each in opened}
-        contents.begin(manifest.sealed_seq)
+        manifest, opened = self._files.open(verify=self._sealing.verify)
+        restore(self._contents, manifest, opened, self._sealing)
+        self._open = {each.entry.segment.name: each for each in opened}
 
     def close(self) -> None:
         """The collection was deleted: publish nothing any more."""

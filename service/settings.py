@@ -46,6 +46,11 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         Path("closeby-data"), description="Directory of the durable store; made if missing."
     )
+    read_only: bool = Field(
+        False,
+        description="Serve what another server of the same data directory writes, and refuse"
+        " writes.",
+    )
     api_key: SecretStr | None = Field(
         None,
         description="If set, every request but `/healthz` and `/readyz` needs it, as"

@@ -28,7 +28,7 @@ from typing import Any, cast
 
 import numpy as np
 import structlog
-from closeby.index import Engine, Featurizer, FlatIndex, FlinngIndex, merge_topk
+from closeby.index import Engine, Featurizer, FlatIndex, FlinngIndex
 
 from .applying import Applying
 from .clearing import Clearing
@@ -43,7 +43,7 @@ from .sealing import Sealer, Sealing, SealingEngine
 from .snapshots import Points
 from .store import Store
 
-__all__ = ["Answer", "Hit", "Point", "PointBatch", "Sealing", "Search", "Shard"]
+__all__ = ["Answer", "Hit", "Point", "PointBatch", "Sealing", "Search", "Shard", "make_engine"]
 
 REPLAY_CHUNK = 10_000
 """Log rows read, decoded and added at a time when a shard is loaded."""
@@ -81,7 +81,7 @@ class Shard:
         """How far `load` is."""
         self._store = store
         self._inputs = Inputs(record.config["features"], max_set_elements)
-        self._contents = Contents(_make_engine(record.config, sealing))
+        self._contents = Contents(make_engine(record.config, sealing))
         self._applying = Applying(store, record.id, lambda: self._contents, self._announce)
         self._clearing = Clearing(store, record.id, self._contents, self._applying.lock)
         self._sealing = sealing if isinstance(self._contents.engine, SealingEngine) else None
@@ -126,18 +126,20 @@ class Shard:
                     self._store, self.record, self._contents, self._applying.lock, self._sealing
                 )
                 self._sealer.open()
-            self._replay(stop)
+            self._loaded = self._replay(self._contents, stop)
+            self._announce()
         except Exception as error:
             self._load_fault = str(error)
             raise
 
-    def _replay(self, stop: threading.Event | None) -> None:
-        contents, progress = self._contents, self.progress
+    def _replay(self, contents: Contents, stop: threading.Event | None) -> bool:
+        """Apply what the log has behind `contents`; False if told to stop."""
+        progress = self.progress = Progress()
         head = self._store.head()
         progress.total = self._store.count_rows(self.record.id, contents.complete_seq)
         for rows in self._store.read_from(self.record.id, contents.complete_seq, REPLAY_CHUNK):
             if stop is not None and stop.is_set():
-                return
+                return False
             contents.apply_rows(rows)
             progress.rows += len(rows)
             if progress.rows % (20 * REPLAY_CHUNK) == 0:
@@ -148,8 +150,7 @@ class Shard:
                     total=progress.total,
                 )
         contents.complete(head)
-        self._announce()
-        self._loaded = True
+        return True
 
     def describe(self) -> dict[str, Any]:
         """Count, and what the engine says of itself."""
@@ -345,7 +346,7 @@ class Shard:
         self._check_ready()
         contents = self._contents
         features = self._inputs.features(inputs, contents.engine)
-        seqs, scores = self.search_features(features, wanted)
+        seqs, scores = _search(contents, features, wanted)
         recall = contents.engine.recall_estimate(wanted.target_recall)
         hits = hits_of(seqs, scores, contents.live, self._store, with_payload=wanted.with_payload)
         return Answer(hits, recall)
@@ -354,16 +355,7 @@ class Shard:
         self, features: Features, wanted: Search
     ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Seqs int64 (q, limit) and scores float32 (q, limit), padded with -1 and NaN."""
-        parts = [
-            engine.search(
-                features,
-                wanted.limit,
-                threshold=wanted.threshold,
-                target_recall=wanted.target_recall,
-            )
-            for engine in (self._contents.engine,)
-        ]
-        return parts[0] if len(parts) == 1 else merge_topk(parts, wanted.limit)
+        return _search(self._contents, features, wanted)
 
     @contextlib.contextmanager
     def points_now(self) -> Iterator[Points]:
@@ -391,7 +383,18 @@ class Shard:
         )
 
 
-def _make_engine(config: dict[str, Any], sealing: Sealing | None) -> Engine:
+def _search(
+    contents: Contents, features: Features, wanted: Search
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    return contents.engine.search(
+        features,
+        wanted.limit,
+        threshold=wanted.threshold,
+        target_recall=wanted.target_recall,
+    )
+
+
+def make_engine(config: dict[str, Any], sealing: Sealing | None) -> Engine:
     """The engine of a collection; "auto" means flinng for sets and flat for vectors."""
     name = config["index"]
     is_vector = config["features"]["kind"] == "vector"

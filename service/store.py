@@ -24,7 +24,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from .errors import CollectionExistsError, CollectionNotFoundError, DataDirError
+from .errors import CollectionExistsError, CollectionNotFoundError, DataDirError, ReadOnlyError
 from .group_commit import GroupCommit
 from .log_reader import LogReader, Seen
 from .log_rows import (
@@ -37,7 +37,17 @@ from .log_rows import (
     point_id,
     point_key,
 )
-from .schema import collections, discarded, log_table, open_engine, prepare, take, touch
+from .schema import (
+    check,
+    cleared,
+    collections,
+    discarded,
+    log_table,
+    open_engine,
+    prepare,
+    take,
+    touch,
+)
 
 __all__ = [
     "CollectionRecord",
@@ -59,7 +69,8 @@ class Store(LogReader):
     """The log and the collections of one deployment. Thread-safe.
 
     `url` is an SQLAlchemy URL. `max_queued_rows` bounds what waits for the disk: over it, `append`
-    raises TooManyRequestsError. `partitions` are read of the logs; writes may be of any. Raises
+    raises TooManyRequestsError. `partitions` are read of the logs; writes may be of any. With
+    `read_only` every write raises ReadOnlyError. Raises
     DataDirError if the store cannot be opened.
     """
 
@@ -69,10 +80,15 @@ class Store(LogReader):
         *,
         max_queued_rows: int = 200_000,
         partitions: frozenset[int] | None = None,
+        read_only: bool = False,
     ) -> None:
-        super().__init__(open_engine(url), partitions)
+        super().__init__(open_engine(url, read_only=read_only), partitions)
         self._relaxed = open_engine(url, relaxed=True)
+        self._writer: GroupCommit | None = None
         try:
+            if read_only:
+                check(self._engine)
+                return
             prepare(self._engine)
         except sa.exc.DBAPIError as error:
             self._dispose()
@@ -80,17 +96,24 @@ class Store(LogReader):
         except BaseException:
             self._dispose()
             raise
-        self._group_commit = GroupCommit(self._engine, self._relaxed, max_queued_rows, self.head())
+        self._writer = GroupCommit(self._engine, self._relaxed, max_queued_rows, self.head())
 
     @classmethod
-    def open_directory(cls, directory: Path, *, max_queued_rows: int = 200_000) -> Store:
+    def open_directory(
+        cls, directory: Path, *, max_queued_rows: int = 200_000, read_only: bool = False
+    ) -> Store:
         """The embedded store (SQLite) in `directory`, which must exist."""
-        url = sa.URL.create("sqlite", database=str(directory / "store.sqlite3"))
-        return cls(url, max_queued_rows=max_queued_rows)
+        path = directory / "store.sqlite3"
+        url = sa.URL.create("sqlite", database=str(path))
+        if read_only:
+            options = {"mode": "ro", "uri": "true"}
+            url = sa.URL.create("sqlite", database=path.resolve().as_uri(), query=options)
+        return cls(url, max_queued_rows=max_queued_rows, read_only=read_only)
 
     def close(self) -> None:
         """Finish what is queued, then close. Later writes raise StoreUnavailableError."""
-        self._group_commit.close()
+        if self._writer is not None:
+            self._writer.close()
         self._dispose()
 
     def _dispose(self) -> None:
@@ -101,17 +124,23 @@ class Store(LogReader):
     @property
     def queued_rows(self) -> int:
         """Rows which wait for the disk now."""
-        return self._group_commit.queued_rows
+        return 0 if self._writer is None else self._writer.queued_rows
 
     @property
     def commits(self) -> int:
         """Transactions committed since the store was opened."""
-        return self._group_commit.commits
+        return 0 if self._writer is None else self._writer.commits
 
     @property
     def failed_rows(self) -> int:
         """Rows that could not be written since the store was opened."""
-        return self._group_commit.failed_rows
+        return 0 if self._writer is None else self._writer.failed_rows
+
+    @property
+    def _group_commit(self) -> GroupCommit:
+        if self._writer is None:
+            raise ReadOnlyError("this server only reads; write to the one that it follows")
+        return self._writer
 
     # --- collections ---------------------------------------------------------------------------
 
@@ -200,27 +229,32 @@ class Store(LogReader):
 
     def observe(self, tell: Callable[[Seen], None]) -> None:
         """See `LogReader.observe`; `tell` is called as `on_commit` of `append`, between commits."""
-        self._group_commit.observe(tell)
+        if self._writer is None:
+            super().observe(tell)
+        else:
+            self._writer.observe(tell)
 
     @property
     def others_wrote(self) -> bool:
         """Whether the log goes further than this process knows. Raises StoreUnavailableError."""
-        return self.head() >= self._group_commit.next_seq
+        return self._writer is None or self.head() >= self._writer.next_seq
 
     def sync(self) -> None:
         """Return once all that was committed before is on disk. Raises StoreUnavailableError."""
-        if self._group_commit.unsynced:
+        if self._writer is not None and self._writer.unsynced:
             self.transact(touch)
 
-    def delete_rows(self, seqs: Sequence[int]) -> None:
-        """Remove log rows, in this order, in several small transactions.
+    def delete_rows(self, collection: int, seqs: Sequence[int]) -> None:
+        """Remove log rows of a collection, rising seqs, in several small transactions.
 
-        Raises StoreUnavailableError; then the first ones may be gone.
+        Whoever follows the log learns of it by `cleared`. Raises StoreUnavailableError; then
+        the first ones may be gone.
         """
         for start in range(0, len(seqs), DELETE_ROWS):
             part = list(seqs[start : start + DELETE_ROWS])
 
             def run(connection: sa.Connection, part: list[int] = part) -> None:
+                _note_cleared(connection, collection, part[-1])
                 connection.execute(log_table.delete().where(log_table.c.seq.in_(part)))
 
             self.transact(run)
@@ -231,3 +265,14 @@ class Store(LogReader):
         Raises what `run` does of ours, StoreUnavailableError for all else; then nothing changed.
         """
         return self._group_commit.submit(run)
+
+
+def _note_cleared(connection: sa.Connection, collection: int, upto: int) -> None:
+    upto_now = sa.case((cleared.c.upto < upto, upto), else_=cleared.c.upto)
+    noted = connection.execute(
+        cleared.update()
+        .where(cleared.c.collection == collection)
+        .values(upto=upto_now, removals=cleared.c.removals + 1)
+    )
+    if noted.rowcount == 0:
+        connection.execute(cleared.insert().values(collection=collection, upto=upto, removals=1))

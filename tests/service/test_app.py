@@ -508,9 +508,9 @@ def test_not_ready_until_the_log_is_replayed(
     go_on = threading.Event()
     replay = Shard._replay
 
-    def held(shard: Shard, stop: threading.Event | None) -> None:
+    def held(shard: Shard, contents: Any, stop: threading.Event | None) -> bool:
         assert go_on.wait(10)
-        replay(shard, stop)
+        return replay(shard, contents, stop)
 
     monkeypatch.setattr(Shard, "_replay", held)
     with serve(settings) as http:
