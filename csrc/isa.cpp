@@ -71,7 +71,7 @@ const Kernels kernels = {
 
 extern const MaxIPKernels maxip_kernels;
 const MaxIPKernels maxip_kernels = {
-    CLOSEBY_STRING(CLOSEBY_ISA), code_scan, rotate, inner_products, row_products,
+    CLOSEBY_STRING(CLOSEBY_ISA), code_scan, byte_products, rotate, inner_products, row_products,
 };
 
 }  // namespace CLOSEBY_ISA

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 
 #include "maxip.hpp"
@@ -56,7 +57,7 @@ CodeQuery make_tables(const float* rotated, int64_t bits, uint8_t* tables) {
         for (int code = 0; code < 16; ++code) {
             double sum = half;
             for (int j = 0; j < 4; ++j) sum += (code >> j & 1) ? -double(x[j]) : double(x[j]);
-            tables[g * 16 + code] = static_cast<uint8_t>(std::min(63.0, std::max(0.0, std::nearbyint(sum / scale))));
+            tables[g * 16 + code] = static_cast<uint8_t>(std::min(63.0, std::max(0.0, sum / scale + 0.5)));
         }
     }
     CodeQuery query;
@@ -74,45 +75,113 @@ inline bool before(float a, int64_t place_a, float b, int64_t place_b) {
 // Keeps the best `want` of the candidates, in any order; the bar that a further one must pass.
 float keep_best(CandidateBuffer& buffer, int64_t& count, int64_t want, float bar) {
     if (count <= want) return bar;
-    for (int64_t i = 0; i < count; ++i) buffer.order[i] = static_cast<int32_t>(i);
-    std::nth_element(buffer.order, buffer.order + want - 1, buffer.order + count,
-                     [&](int32_t a, int32_t b) {
-                         return before(buffer.estimates[a], buffer.places[a], buffer.estimates[b],
-                                       buffer.places[b]);
-                     });
-    const float new_bar = buffer.estimates[buffer.order[want - 1]];
-    std::sort(buffer.order, buffer.order + want);
-    for (int64_t i = 0; i < want; ++i) {
-        buffer.places[i] = buffer.places[buffer.order[i]];
-        buffer.estimates[i] = buffer.estimates[buffer.order[i]];
+    std::copy(buffer.estimates, buffer.estimates + count, buffer.ordered);
+    std::nth_element(buffer.ordered, buffer.ordered + want - 1, buffer.ordered + count,
+                     std::greater<float>());
+    const float least = buffer.ordered[want - 1];
+    int64_t above = 0, equal = 0;
+    for (int64_t i = 0; i < count; ++i) {
+        above += buffer.estimates[i] > least;
+        equal += buffer.estimates[i] == least;
     }
-    count = want;
-    return new_bar;
+    int64_t last_equal = std::numeric_limits<int64_t>::max();
+    if (above + equal > want) {  // of equal estimates the lower places
+        int64_t* const tied = buffer.places + count;
+        int64_t ties = 0;
+        for (int64_t i = 0; i < count; ++i) {
+            if (buffer.estimates[i] == least) tied[ties++] = buffer.places[i];
+        }
+        std::nth_element(tied, tied + (want - above - 1), tied + ties);
+        last_equal = tied[want - above - 1];
+    }
+    int64_t kept = 0;
+    for (int64_t i = 0; i < count; ++i) {
+        const float estimate = buffer.estimates[i];
+        const int64_t place = buffer.places[i];
+        buffer.estimates[kept] = estimate;
+        buffer.places[kept] = place;
+        kept += estimate > least || (estimate == least && place <= last_equal);
+    }
+    count = kept;
+    return least;
 }
+
+// Keys of the best `probes` lists, roughly by falling score: the bits of the score, then the lower
+// number. A histogram of the scores finds most of them without comparing any two.
+void best_lists(const float* scores, int64_t lists, int64_t probes, uint64_t* keys) {
+    constexpr int64_t kBins = 512;
+    const auto key_of = [&](int64_t l) {
+        uint32_t bits;
+        std::memcpy(&bits, scores + l, sizeof bits);
+        bits = bits >> 31 ? ~bits : bits | 0x80000000u;
+        return static_cast<uint64_t>(bits) << 32 | static_cast<uint32_t>(~static_cast<uint32_t>(l));
+    };
+    float low = std::numeric_limits<float>::infinity(), high = -low;
+    for (int64_t l = 0; l < lists; ++l) {
+        const float score = scores[l];
+        high = score > high ? score : high;
+        low = score > -1e38f && score < low ? score : low;  // lists of nobody lie below
+    }
+    const float step = (kBins - 1) / (high - low);
+    if (probes == lists || !(high > low) || !std::isfinite(step)) {
+        for (int64_t l = 0; l < lists; ++l) keys[l] = key_of(l);
+        if (probes < lists) std::nth_element(keys, keys + probes, keys + lists, std::greater<uint64_t>());
+        return;
+    }
+    int64_t ends[kBins] = {};
+    const auto bin_of = [&](float score) {  // 0 is the best
+        const float from_top = (high - score) * step;
+        return static_cast<int64_t>(from_top < kBins - 1 ? from_top : kBins - 1);
+    };
+    for (int64_t l = 0; l < lists; ++l) ++ends[bin_of(scores[l])];
+    int64_t last = 0;
+    for (int64_t sum = 0;; ++last) {
+        const int64_t size = ends[last];
+        ends[last] = sum;
+        sum += size;
+        if (sum >= probes) break;
+    }
+    const int64_t doubtful = ends[last];
+    for (int64_t l = 0; l < lists; ++l) {
+        const int64_t bin = bin_of(scores[l]);
+        if (bin <= last) keys[ends[bin]++] = key_of(l);
+    }
+    std::nth_element(keys + doubtful, keys + probes - 1, keys + ends[last], std::greater<uint64_t>());
+}
+
+inline int64_t list_of(uint64_t key) { return static_cast<uint32_t>(~static_cast<uint32_t>(key)); }
 
 }  // namespace
 
-int64_t candidate_room(int64_t want) { return 2 * want + kChunk * kBlock; }
+// The second half of `places` is for ties.
+int64_t candidate_room(int64_t want) { return 2 * (2 * want + kChunk * kBlock); }
+
+ByteQuery round_query(const float* query, int64_t dim, int64_t stride, int16_t* values) {
+    float widest = 0.0f;
+    for (int64_t j = 0; j < dim; ++j) widest = std::max(widest, std::fabs(query[j]));
+    const int64_t most = std::min<int64_t>(32767, 2147483647 / (127 * stride));
+    const double scale = widest > 0.0f ? double(widest) / double(most) : 1.0;
+    for (int64_t j = 0; j < stride; ++j) {
+        const double value = j < dim ? query[j] / scale : 0.0;
+        values[j] = static_cast<int16_t>(value + (value < 0 ? -0.5 : 0.5));
+    }
+    return {values, static_cast<float>(scale)};
+}
 
 int64_t maxip_search(const MaxIPKernels& kernels, const MaxIPLists& lists, const float* query,
                      const MaxIPEffort& effort, const MaxIPScratch& scratch, int64_t* hits,
                      float* scores, int64_t* scanned) {
     // 1. Rank the lists: the score of the centre, and what a point of it may lie above that.
-    kernels.row_products(lists.centroids, lists.dim, lists.lists, query, scratch.list_products);
+    const ByteQuery rounded = round_query(query, lists.dim, lists.bytes.stride, scratch.values);
+    kernels.byte_products(lists.centroids, rounded, nullptr, lists.lists, scratch.list_products);
     double square = 0.0;
     for (int64_t j = 0; j < lists.dim; ++j) square += double(query[j]) * query[j];
     const float reach = effort.kappa * static_cast<float>(std::sqrt(square));
     for (int64_t l = 0; l < lists.lists; ++l) {
         scratch.list_scores[l] = scratch.list_products[l] + reach * lists.spreads[l];
-        scratch.list_order[l] = static_cast<int32_t>(l);
     }
     const int64_t probes = std::min(effort.probes, lists.lists);
-    const auto better = [&](int32_t a, int32_t b) {
-        return before(scratch.list_scores[a], a, scratch.list_scores[b], b);
-    };
-    int32_t* const order = scratch.list_order;
-    if (probes < lists.lists) std::nth_element(order, order + probes, order + lists.lists, better);
-    std::sort(order, order + probes, better);
+    best_lists(scratch.list_scores, lists.lists, probes, scratch.list_keys);
 
     // 2. Scan their codes.
     kernels.rotate(query, 1, lists.dim, lists.padded, lists.signs, scratch.rotated);
@@ -121,7 +190,7 @@ int64_t maxip_search(const MaxIPKernels& kernels, const MaxIPLists& lists, const
     int64_t count = 0, touched = 0;
     float bar = -std::numeric_limits<float>::infinity();
     for (int64_t p = 0; p < probes; ++p) {
-        const int32_t l = order[p];
+        const int64_t l = list_of(scratch.list_keys[p]);
         for (int64_t at = lists.starts[l]; at < lists.starts[l + 1]; at += kChunk) {
             const int64_t end = std::min(at + kChunk, lists.starts[l + 1]);
             touched += (end - at) * kBlock;
@@ -133,7 +202,11 @@ int64_t maxip_search(const MaxIPKernels& kernels, const MaxIPLists& lists, const
     keep_best(buffer, count, effort.candidates, bar);
     *scanned = touched;
 
-    // 3. Compare the best exactly.
+    // 3. Compare the best by their bytes, and the best of those exactly.
+    if (count > effort.finals) {
+        kernels.byte_products(lists.bytes, rounded, buffer.places, count, buffer.estimates);
+        keep_best(buffer, count, effort.finals, bar);
+    }
     constexpr int64_t kAhead = 8;
     const int64_t row_bytes = lists.dim * static_cast<int64_t>(sizeof(float));
     const auto fetch = [&](int64_t i) {

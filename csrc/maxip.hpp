@@ -15,6 +15,19 @@ struct Codes {
     int64_t bits;          // a multiple of 32
 };
 
+// Vectors rounded to bytes: row i stands for rows[i] * scales[i].
+struct ByteRows {
+    const int8_t* rows;   // [n][stride]
+    const float* scales;  // [n]
+    int64_t stride;       // a multiple of 16, at least the dimension; zeros behind it
+};
+
+// A query rounded to 16 bits: values[j] * scale stands for coordinate j.
+struct ByteQuery {
+    const int16_t* values;  // [stride]
+    float scale;
+};
+
 // A query as tables over groups of four coordinates: a sum S stands for S * scale + offset.
 struct CodeQuery {
     const uint8_t* tables;  // [bits / 4][16]
@@ -29,6 +42,10 @@ struct MaxIPKernels {
     // bar, and the estimates; room for all places. Returns how many.
     int64_t (*code_scan)(const Codes& codes, const CodeQuery& query, int64_t begin, int64_t end,
                          float base, float bar, int64_t* places, float* estimates);
+    // Inner products with the rows at `places`, or with rows 0 .. count if places is null. The
+    // values of the query are so small that no sum leaves 32 bits.
+    void (*byte_products)(const ByteRows& rows, const ByteQuery& query, const int64_t* places,
+                          int64_t count, float* out);
     // Random rotation of vectors padded with zeros: float[n][padded]. signs: [3][padded].
     void (*rotate)(const float* vectors, int64_t n, int64_t dim, int64_t padded,
                    const float* signs, float* out);
@@ -46,7 +63,7 @@ const MaxIPKernels* maxip_kernels_by_name(const char* name);
 // Points grouped into lists around centres; the places of list l are those of the blocks
 // starts[l] .. starts[l + 1].
 struct MaxIPLists {
-    const float* centroids;  // [lists][dim]
+    ByteRows centroids;      // of the lists
     const float* spreads;    // [lists], root mean square distance to the centre
     const int64_t* starts;   // [lists + 1]
     int64_t lists;
@@ -54,13 +71,15 @@ struct MaxIPLists {
     int64_t padded;       // a power of two, at least dim and bits
     const float* signs;   // [3][padded]
     Codes codes;
+    ByteRows bytes;        // of the places
     const float* vectors;  // [places][dim]
     const int64_t* ids;    // [places]
 };
 
 struct MaxIPEffort {
     int64_t probes;      // lists scanned
-    int64_t candidates;  // points compared exactly, at least k
+    int64_t candidates;  // best by code, compared by their bytes; at least `finals`
+    int64_t finals;      // best by bytes, compared exactly; at least k
     int64_t k;
     float kappa;  // spreads above its centre that a list is credited with
     float min_score;
@@ -70,19 +89,22 @@ struct MaxIPEffort {
 struct CandidateBuffer {
     int64_t* places;
     float* estimates;
-    int32_t* order;
+    float* ordered;
 };
 
 struct MaxIPScratch {
     float* list_products;  // [lists]
     float* list_scores;    // [lists]
-    int32_t* list_order;   // [lists]
+    uint64_t* list_keys;   // [lists]
+    int16_t* values;       // [stride]
     float* rotated;        // [padded]
     uint8_t* tables;       // [bits / 4][16]
     CandidateBuffer candidates;
 };
 
 int64_t candidate_room(int64_t candidates);
+// Rounds a query to 16 bits: `values` has room for `stride`.
+ByteQuery round_query(const float* query, int64_t dim, int64_t stride, int16_t* values);
 // The k points with the highest inner products found: ids and scores by falling score, then rising
 // id. Returns how many; *scanned is the number of places whose codes were read.
 int64_t maxip_search(const MaxIPKernels& kernels, const MaxIPLists& lists, const float* query,

@@ -102,6 +102,67 @@ static int64_t code_scan(const Codes& codes, const CodeQuery& query, int64_t beg
     return found;
 }
 
+// Sums of the products of a row of bytes with the query, exact in 32 bits.
+#if defined(__AVX2__)
+CLOSEBY_INLINE __m256i byte_sums(const int8_t* row, const int16_t* query, int64_t stride) {
+    __m256i sums = _mm256_setzero_si256();
+    for (int64_t j = 0; j < stride; j += 16) {
+        const __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row + j)));
+        const __m256i values = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(query + j));
+        sums = _mm256_add_epi32(sums, _mm256_madd_epi16(wide, values));
+    }
+    return sums;
+}
+
+CLOSEBY_INLINE void four_byte_sums(const int8_t* const rows[4], const int16_t* query,
+                                   int64_t stride, int32_t sums[4]) {
+    const __m256i a = byte_sums(rows[0], query, stride), b = byte_sums(rows[1], query, stride);
+    const __m256i c = byte_sums(rows[2], query, stride), d = byte_sums(rows[3], query, stride);
+    const __m256i all = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(sums),
+                     _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1)));
+}
+#else
+CLOSEBY_INLINE void four_byte_sums(const int8_t* const rows[4], const int16_t* query,
+                                   int64_t stride, int32_t sums[4]) {
+    for (int i = 0; i < 4; ++i) {
+        int32_t sum = 0;
+        for (int64_t j = 0; j < stride; ++j) sum += int32_t(rows[i][j]) * query[j];
+        sums[i] = sum;
+    }
+}
+#endif
+
+static void byte_products(const ByteRows& rows, const ByteQuery& query, const int64_t* places,
+                          int64_t count, float* out) {
+    constexpr int64_t kAhead = 16;
+    const auto row_of = [&](int64_t i) { return places == nullptr ? i : places[i]; };
+    const auto fetch = [&](int64_t i) {
+        const int64_t row = places[i];
+        for (int64_t b = 0; b < rows.stride; b += 64) {
+            __builtin_prefetch(rows.rows + row * rows.stride + b);
+        }
+        __builtin_prefetch(rows.scales + row);
+    };
+    if (places != nullptr) {
+        for (int64_t i = 0; i < (kAhead < count ? kAhead : count); ++i) fetch(i);
+    }
+    for (int64_t i = 0; i < count; i += 4) {
+        const int8_t* four[4];
+        int64_t row[4];
+        int32_t sums[4];
+        for (int64_t j = 0; j < 4; ++j) {
+            if (places != nullptr && i + j + kAhead < count) fetch(i + j + kAhead);
+            row[j] = row_of(i + j < count ? i + j : count - 1);
+            four[j] = rows.rows + row[j] * rows.stride;
+        }
+        four_byte_sums(four, query.values, rows.stride, sums);
+        for (int64_t j = 0; j < 4 && i + j < count; ++j) {
+            out[i + j] = static_cast<float>(sums[j]) * (rows.scales[row[j]] * query.scale);
+        }
+    }
+}
+
 // Three rounds of random signs and a fast Hadamard transform: a random rotation of the padded
 // vector. signs: [3][padded].
 static void rotate(const float* vectors, int64_t n, int64_t dim, int64_t padded,

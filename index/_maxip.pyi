@@ -13,6 +13,9 @@ def instruction_sets() -> list[str]: ...
 def use_instruction_set(name: str) -> None: ...
 def rotate(vectors: Array, signs: Array) -> npt.NDArray[np.float32]: ...
 def products(rows: Array, queries: Array) -> npt.NDArray[np.float32]: ...
+def byte_products(
+    rows: Array, scales: Array, query: Array, places: Array | None = None
+) -> npt.NDArray[np.float32]: ...
 def scan_codes(
     codes: Array,
     factors: Array,
@@ -28,11 +31,14 @@ class ListsView:
     def __init__(
         self,
         centroids: Array,
+        centroid_scales: Array,
         spreads: Array,
         starts: Array,
         signs: Array,
         codes: Array,
         factors: Array,
+        rounded: Array,
+        scales: Array,
         vectors: Array,
         ids: Array,
     ) -> None: ...
@@ -42,6 +48,7 @@ class ListsView:
         k: int,
         probes: int,
         candidates: int,
+        finals: int,
         kappa: float,
         min_score: float,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]: ...

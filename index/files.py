@@ -32,7 +32,7 @@ ALIGNMENT = 64
 MAX_HEADER = 1 << 24
 
 _PREFIX = struct.Struct("<8sIIQ")  # magic, version, header length, xxh3 of the header
-_DTYPES = {"u1", "<u2", "<u4", "<u8", "<i8", "<f4", "|b1", "|u1"}
+_DTYPES = {"|i1", "u1", "<u2", "<u4", "<u8", "<i8", "<f4", "|b1", "|u1"}
 
 
 Shapes: TypeAlias = dict[str, tuple[npt.DTypeLike, tuple[int, ...]]]

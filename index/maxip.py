@@ -15,22 +15,22 @@ The paper's own construction, asymmetric transforms and LSH, is ``maxip_paper``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _maxip
 from .batches import FloatArray, Int64Array, as_dense_batch
-from .buffers import Column
 from .engine import Metric, check_ids, check_k, smallest_hit
-from .errors import CorruptFileError, InvalidInputError
-from .files import read_arrays, write_arrays
-from .maxip_effort import MIN_CANDIDATES, Calibration, calibrate
-from .maxip_lists import CodeSet, Lists, MaxIPEffort, longest_norm
+from .errors import InvalidInputError
+from .files import read_arrays, unusable_is_corrupt, write_arrays
+from .maxip_effort import MIN_FINALS, calibrate
+from .maxip_lists import MaxIPEffort
+from .maxip_segment import Answer, MaxIPSegment, MaxIPSegments, MaxIPTail, open_segment
+from .segments import Merge, Sealed, Segments
 from .topk import merge_topk
 from .tuning import check_target
 
@@ -38,8 +38,13 @@ DEFAULT_CAPACITY = 4_096
 MAX_ROTATIONS = 16
 # Inner products of vectors up to this norm are finite in float32.
 MAX_NORM = 1e18
-_QUERIES_AT_ONCE = 256
 _EXACT_BLOCK = 262_144
+# A search looks again while points are being updated, so often at most.
+_LOOKS = 1_000
+# What the constructor takes by name and a file keeps.
+_OPTIONS = ("target_recall", "rotations", "capacity")
+
+MaxIPMerge: TypeAlias = Merge[MaxIPSegment, MaxIPTail]
 
 
 @dataclass(frozen=True)
@@ -61,33 +66,6 @@ class GapAnswer:
     scanned: int
 
 
-@dataclass(frozen=True, eq=False)
-class _Segment:
-    lists: Lists
-    calibration: Calibration
-
-    def effort(self, target: float, k: int) -> MaxIPEffort:
-        effort = self.calibration.effort(target, self.lists.dim)
-        return MaxIPEffort(effort.probes, max(effort.candidates, 4 * k), effort.kappa)
-
-
-@dataclass(frozen=True, eq=False)
-class _Tail:
-    """Points that are in no segment yet, in order of arrival."""
-
-    ids: Int64Array
-    alive: npt.NDArray[np.bool_]
-    vectors: FloatArray
-
-
-@dataclass(frozen=True, eq=False)
-class _State:
-    """What a search reads; replaced as a whole."""
-
-    segments: tuple[_Segment, ...] = ()
-    tail: _Tail | None = None
-
-
 class MaxIPIndex:
     """Points of highest inner product with a query.
 
@@ -97,6 +75,8 @@ class MaxIPIndex:
         rotations: independent sets of codes, which searches may take in turn; for sequences of
             queries that depend on earlier answers. Each adds about dim / 8 + 4 bytes a point.
         capacity: points that are compared exactly before they are sealed into lists.
+        settle: seal and merge segments while adding; without it a worker does it, see
+            :meth:`next_seal`.
 
     One thread may add, update and remove while any number of others search.
 
@@ -114,6 +94,7 @@ class MaxIPIndex:
         *,
         rotations: int = 1,
         capacity: int = DEFAULT_CAPACITY,
+        settle: bool = True,
     ) -> None:
         self.seed = int(seed)
         self.target_recall = check_target(target_recall)
@@ -128,21 +109,23 @@ class MaxIPIndex:
         self.rotations = int(rotations)
         self.capacity = int(capacity)
         self.dim: int | None = None
+        self._settle = settle
         self._next_id = 0
-        self._updates = 0
-        self._new_tail()
-        self._state = _State()
-
-    def _new_tail(self) -> None:
-        self._tail_ids = Column(np.int64)
-        self._tail_alive = Column(np.bool_)
-        self._tail_vectors = Column(np.float32, (self.dim or 1,))
-        self._tail_rows: dict[int, int] = {}
+        self._updates = 0  # odd while one is under way
+        self._segments: Segments[MaxIPSegment, MaxIPTail] | None = None
 
     def __len__(self) -> int:
-        state = self._state
-        sealed = sum(int(segment.lists.alive().sum()) for segment in state.segments)
-        return sealed + (int(state.tail.alive.sum()) if state.tail is not None else 0)
+        return len(self._segments) if self._segments is not None else 0
+
+    def _searchable(self) -> list[MaxIPSegment | MaxIPTail]:
+        return self._segments.searchable() if self._segments is not None else []
+
+    def _lay_out(self, dim: int) -> Segments[MaxIPSegment, MaxIPTail]:
+        self.dim = dim
+        maker = MaxIPSegments(dim, self.seed, self.rotations)
+        # Each segment that is searched costs a search of its own.
+        self._segments = Segments(maker, self.capacity, settle=self._settle, whole_batches=True)
+        return self._segments
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -178,13 +161,15 @@ class MaxIPIndex:
         new_ids = check_ids(ids, len(vectors), self._next_id)
         if not len(vectors):
             return
+        segments = self._segments or self._lay_out(vectors.shape[1])
         if ids is not None and int(new_ids.min()) < self._next_id:
-            present = new_ids[self._present(new_ids)]
-            if len(present):
+            present = segments.first_present(new_ids)
+            if present is not None:
                 raise InvalidInputError(
-                    f"id {present[0]} is in the index already; update or remove it", field="ids"
+                    f"id {present} is in the index already; update or remove it", field="ids"
                 )
-        self._append(new_ids, vectors)
+        self._next_id = max(self._next_id, int(new_ids.max()) + 1)
+        segments.append(new_ids, vectors)
 
     def update(self, ids: Any, batch: Any) -> None:
         """Replace the vectors of points; searches find the new ones when this returns.
@@ -200,78 +185,91 @@ class MaxIPIndex:
         changed = check_ids(np.atleast_1d(np.asarray(ids)), len(vectors), 0)
         if not len(vectors):
             return
-        before = self._state
-        old_rows = [self._tail_rows[i] for i in changed.tolist() if i in self._tail_rows]
-        # A search between these steps may see a point twice, and looks again (see search).
+        segments = self._segments or self._lay_out(vectors.shape[1])
+        self._next_id = max(self._next_id, int(changed.max()) + 1)
+        # A search meanwhile may see a point twice or not at all, and looks again (see search).
         self._updates += 1
-        self._append(changed, vectors, stale=np.array(old_rows, np.int64))
-        for segment in before.segments:
-            places = segment.lists.find(changed)
-            segment.lists.remove(places[places >= 0])
+        segments.replace(changed, vectors)
+        self._updates += 1
+        if self._settle:
+            segments.settle()
 
-    def _append(
-        self, ids: Int64Array, vectors: FloatArray, stale: Int64Array | None = None
-    ) -> None:
-        if self.dim is None:
-            self.dim = vectors.shape[1]
-            self._new_tail()
-        self._next_id = max(self._next_id, int(ids.max()) + 1)
-        first = len(self._tail_ids)
-        if first + len(ids) >= self.capacity:
-            self._seal(ids, vectors, stale)
-            return
-        self._tail_ids.append(ids)
-        self._tail_vectors.append(vectors)
-        self._tail_alive.append(np.ones(len(ids), bool))
-        tail = _Tail(
-            self._tail_ids.snapshot(), self._tail_alive.snapshot(), self._tail_vectors.snapshot()
+    # --- sealing beside a writer, see segments.py ------------------------------------------------
+
+    @property
+    def sealed(self) -> tuple[Sealed[MaxIPSegment], ...]:
+        """The sealed segments, largest first."""
+        return self._segments.sealed if self._segments is not None else ()
+
+    @property
+    def frozen(self) -> int:
+        """Full tails that wait to be sealed."""
+        return self._segments.frozen if self._segments is not None else 0
+
+    def freeze(self) -> None:
+        """Let the tail wait to be sealed, full or not."""
+        if self._segments is not None:
+            self._segments.freeze()
+
+    def next_seal(self) -> MaxIPMerge | None:
+        """The oldest full tail alone, if there is one; quick, for the writer."""
+        return self._segments.next_seal() if self._segments is not None else None
+
+    def next_tier(self) -> MaxIPMerge | None:
+        """Sealed segments that are to become one, if any are; quick, for the writer."""
+        return self._segments.next_tier() if self._segments is not None else None
+
+    def finish(self, merge: MaxIPMerge, segment: MaxIPSegment) -> None:
+        """Put a built segment in the place of its sources; quick, for the writer."""
+        assert self._segments is not None
+        self._segments.finish(merge, segment)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All that :meth:`restored` needs beside the segments, as JSON values."""
+        return self._options | {"seed": self.seed, "dim": self.dim, "next_id": self._next_id}
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _OPTIONS}
+
+    @classmethod
+    def restored(
+        cls,
+        parameters: dict[str, Any],
+        segments: Sequence[tuple[int, Path]] = (),
+        *,
+        verify: bool = True,
+        settle: bool = True,
+    ) -> MaxIPIndex:
+        """An index over segment files.
+
+        Args:
+            parameters: of the index that wrote them.
+            segments: chunks and path of each file, largest first, as :attr:`sealed` had them.
+            verify: compare all checksums first.
+            settle: see the class.
+
+        Raises:
+            CorruptFileError: a file is damaged, or does not belong to these parameters.
+        """
+        index = cls(
+            parameters["seed"], settle=settle, **{name: parameters[name] for name in _OPTIONS}
         )
-        self._state = _State(self._state.segments, tail)
-        if stale is not None:
-            tail.alive[stale] = False
-        self._tail_rows.update(zip(ids.tolist(), range(first, first + len(ids)), strict=True))
-
-    def _seal(self, ids: Int64Array, vectors: FloatArray, stale: Int64Array | None) -> None:
-        """Build a segment of the tail, the given points, and all segments that are not larger."""
-        state = self._state
-        parts = [(ids, vectors)]
-        if state.tail is not None:
-            kept = state.tail.alive.copy()
-            if stale is not None:
-                kept[stale] = False
-            parts.append((state.tail.ids[kept], state.tail.vectors[kept]))
-        segments = list(state.segments)
-        replaced = stale is not None
-        while segments and segments[-1].lists.points <= 2 * sum(len(part[0]) for part in parts):
-            lists = segments.pop().lists
-            places = np.flatnonzero(lists.alive())
-            if replaced:
-                places = places[~np.isin(lists.ids[places], ids)]
-            parts.append((lists.ids[places], lists.vectors[places]))
-        built = self._build(parts)
-        self._state = _State((*segments, *built), None)
-        self._new_tail()
-
-    def _build(self, parts: list[tuple[Int64Array, FloatArray]]) -> tuple[_Segment, ...]:
-        ids = np.concatenate([part[0] for part in parts])
-        if not len(ids):
-            return ()
-        vectors = np.concatenate([part[1] for part in parts]) if len(parts) > 1 else parts[0][1]
-        lists = Lists.build(ids, vectors, self.seed, self.rotations)
-        return (_Segment(lists, calibrate(lists, self.seed)),)
+        if segments:
+            dim = parameters["dim"]
+            opened = [
+                Sealed(chunks, open_segment(Path(path), dim, verify=verify))
+                for chunks, path in segments
+            ]
+            index._lay_out(dim).restore(opened)
+        index._next_id = int(parameters["next_id"])
+        return index
 
     def compact(self) -> None:
         """Merge everything into one sealed segment: fastest queries, removed points dropped."""
-        state = self._state
-        parts = [
-            (segment.lists.ids[alive], segment.lists.vectors[alive])
-            for segment in state.segments
-            for alive in (segment.lists.alive(),)
-        ]
-        if state.tail is not None:
-            parts.append((state.tail.ids[state.tail.alive], state.tail.vectors[state.tail.alive]))
-        self._state = _State(self._build(parts) if parts else (), None)
-        self._new_tail()
+        if self._segments is not None:
+            self._segments.compact()
 
     def tune(self, queries: Any) -> None:
         """Measure how much must be read for queries like these, float32 (q, dim), q ≥ 30 or so.
@@ -281,53 +279,36 @@ class MaxIPIndex:
         checked = self.check(queries)
         if not len(checked):
             raise InvalidInputError("tuning needs at least one query", field="vector")
-        segments = tuple(
-            _Segment(s.lists, calibrate(s.lists, self.seed, checked)) for s in self._state.segments
+        if self._segments is None:
+            return
+        self._segments.restore(
+            [
+                Sealed(sealed.chunks, _tuned(sealed.segment, self.seed, checked))
+                for sealed in self._segments.sealed
+            ]
         )
-        self._state = _State(segments, self._state.tail)
 
     def remove(self, ids: Any) -> int:
         """Remove points by id; the number of those that were present."""
-        wanted = np.unique(np.atleast_1d(np.asarray(ids, np.int64)))
-        removed = 0
-        state = self._state
-        for i in wanted.tolist():
-            row = self._tail_rows.pop(i, None)
-            if row is not None and state.tail is not None:
-                state.tail.alive[row] = False
-                removed += 1
-        for segment in state.segments:
-            places = segment.lists.find(wanted)
-            places = places[places >= 0]
-            segment.lists.remove(places)
-            removed += len(places)
-        return removed
+        if self._segments is None:
+            return 0
+        return self._segments.remove(np.unique(np.atleast_1d(np.asarray(ids, np.int64))))
 
     def fork(self) -> MaxIPIndex:
         """An index of the same points, sharing their memory, that can be changed on its own.
 
         It costs some ten bytes a point: for algorithms that take points out as they go.
         """
-        other = MaxIPIndex(
-            self.seed, self.target_recall, rotations=self.rotations, capacity=self.capacity
-        )
-        state = self._state
-        other.dim = self.dim
-        other._new_tail()
-        other._state = _State(
-            tuple(_Segment(s.lists.fork(), s.calibration) for s in state.segments)
-        )
-        if state.tail is not None and state.tail.alive.any():
-            alive = state.tail.alive.copy()
-            other._append(state.tail.ids[alive], state.tail.vectors[alive])
+        other = MaxIPIndex(self.seed, settle=self._settle, **self._options)
+        if self._segments is None or self.dim is None:
+            return other
+        segments = other._lay_out(self.dim)
+        unsealed = self._segments.unsealed()
+        segments.restore([Sealed(s.chunks, s.segment.fork()) for s in self._segments.sealed])
+        if unsealed is not None:
+            segments.append(*unsealed)
         other._next_id = self._next_id
         return other
-
-    def _present(self, ids: Int64Array) -> npt.NDArray[np.bool_]:
-        present = np.fromiter((i in self._tail_rows for i in ids.tolist()), bool, len(ids))
-        for segment in self._state.segments:
-            present |= segment.lists.find(ids) >= 0
-        return present
 
     # --- searching -------------------------------------------------------------------------------
 
@@ -360,17 +341,31 @@ class MaxIPIndex:
         queries = self.check(batch)
         floor = smallest_hit(self.metric, threshold)
         target = self.target_recall if target_recall is None else check_target(target_recall)
-        while True:
-            state = self._state
-            parts = []
-            if state.tail is not None or not state.segments:
-                parts.append(_search_tail(state.tail, queries, k, floor))
-            for segment in state.segments:
-                effort = segment.effort(target, k)
-                parts.append(segment.lists.search(queries, k, effort, floor, turn)[:2])
-            ids, scores = merge_topk(parts, k)
-            if not self._updates or not _has_repeats(ids):
-                return ids, scores
+        for _ in range(_LOOKS):
+            before = self._updates
+            parts = [
+                self._ask(segment, queries, k, floor, target, turn)[:2]
+                for segment in self._searchable()
+            ]
+            if before == self._updates and before % 2 == 0:
+                break
+        if not parts:
+            shape = (len(queries), k)
+            return np.full(shape, -1, np.int64), np.full(shape, np.nan, np.float32)
+        return merge_topk(parts, k)
+
+    def _ask(
+        self,
+        segment: MaxIPSegment | MaxIPTail,
+        queries: FloatArray,
+        k: int,
+        floor: float,
+        target: float,
+        turn: int,
+    ) -> Answer:
+        if isinstance(segment, MaxIPTail):
+            return segment.search(queries, k, floor)
+        return segment.search(queries, k, segment.effort(target, k), floor, turn)
 
     def search_gap(
         self, query: Any, base: float, need: float, *, turn: int = 0, certify: bool = False
@@ -407,19 +402,21 @@ class MaxIPIndex:
 
     def _best_with(self, queries: FloatArray, effort_of: Any, turn: int) -> tuple[int, float, int]:
         """Id, score and points read of the best point under an effort; -1 and -inf if none."""
-        state = self._state
-        parts = [_search_tail(state.tail, queries, 1, -np.inf)]
-        read = len(state.tail.ids) if state.tail is not None else 0
-        for segment in state.segments:
-            ids, scores, scanned = segment.lists.search(
-                queries, 1, effort_of(segment, self.target_recall), -np.inf, turn
-            )
-            parts.append((ids, scores))
-            read += int(scanned[0])
+        parts, read = [], 0
+        for segment in self._searchable():
+            if isinstance(segment, MaxIPTail):
+                answer = segment.search(queries, 1, -np.inf)
+            else:
+                effort = effort_of(segment, self.target_recall)
+                answer = segment.search(queries, 1, effort, -np.inf, turn)
+            parts.append(answer[:2])
+            read += int(answer[2][0])
+        if not parts:
+            return -1, -np.inf, 0
         ids, scores = merge_topk(parts, 1)
-        return (
-            (int(ids[0, 0]), float(scores[0, 0]), read) if ids[0, 0] >= 0 else (-1, -np.inf, read)
-        )
+        if ids[0, 0] < 0:
+            return -1, -np.inf, read
+        return int(ids[0, 0]), float(scores[0, 0]), read
 
     def exact_best(self, query: npt.ArrayLike) -> tuple[int, float]:
         """Id and score of the best of all points, comparing each; -1 and -inf if there is none.
@@ -445,18 +442,18 @@ class MaxIPIndex:
 
     def _longest(self) -> float:
         """A bound of the norms of all points."""
-        state = self._state
-        norms = [segment.lists.longest for segment in state.segments]
-        return max([*norms, longest_norm(state.tail.vectors) if state.tail is not None else 0.0])
+        return max((_longest(segment) for segment in self._searchable()), default=0.0)
 
     def _blocks(
         self,
     ) -> Iterator[tuple[Int64Array, npt.NDArray[np.bool_], FloatArray]]:
         """All points in blocks: ids, which are alive, vectors."""
-        state = self._state
-        if state.tail is not None and len(state.tail.ids):
-            yield state.tail.ids, state.tail.alive, state.tail.vectors
-        for segment in state.segments:
+        for segment in self._searchable():
+            if isinstance(segment, MaxIPTail):
+                view = segment.view
+                if len(view.ids):
+                    yield view.ids, view.alive, view.vectors
+                continue
             lists = segment.lists
             alive = lists.alive()
             for at in range(0, len(lists.ids), _EXACT_BLOCK):
@@ -500,19 +497,19 @@ class MaxIPIndex:
             InvalidInputError: an id is not in the index.
         """
         wanted = np.atleast_1d(np.asarray(ids, np.int64))
-        state = self._state
         out = np.empty((len(wanted), self.dim or 1), np.float32)
         missing = np.ones(len(wanted), bool)
-        for segment in state.segments:
-            places = segment.lists.find(wanted)
-            here = places >= 0
-            out[here] = segment.lists.vectors[places[here]]
+        for segment in self._searchable():
+            if isinstance(segment, MaxIPTail):
+                here, vectors = segment.vectors_of(wanted)
+                out[here] = vectors
+            else:
+                places = segment.lists.find(wanted)
+                here = places >= 0
+                out[here] = segment.lists.vectors[places[here]]
             missing &= ~here
-        for at in np.flatnonzero(missing):
-            row = self._tail_rows.get(int(wanted[at]))
-            if row is None or state.tail is None:
-                raise InvalidInputError(f"id {wanted[at]} is not in the index", field="ids")
-            out[at] = state.tail.vectors[row]
+        if missing.any():
+            raise InvalidInputError(f"id {wanted[missing][0]} is not in the index", field="ids")
         return out
 
     # --- describing ------------------------------------------------------------------------------
@@ -520,20 +517,18 @@ class MaxIPIndex:
     def recall_estimate(self, target_recall: float | None = None) -> float:
         """Expected share of the true best ten that an answer holds."""
         target = self.target_recall if target_recall is None else check_target(target_recall)
-        state = self._state
-        total = max(1, len(self))
-        estimate = 0.0
-        sealed = 0
-        for segment in state.segments:
-            alive = int(segment.lists.alive().sum())
-            sealed += alive
-            probes = segment.effort(target, 1).probes
-            estimate += alive / total * segment.calibration.recall_of(probes)
-        return min(1.0, estimate + (total - sealed) / total)
+        total, estimate = max(1, len(self)), 0.0
+        for segment in self._searchable():
+            share = (len(segment) - segment.removed) / total
+            if isinstance(segment, MaxIPTail):
+                estimate += share
+            else:
+                estimate += share * min(target, segment.calibration.best)
+        return min(1.0, estimate) if len(self) else 1.0
 
     def explain(self) -> dict[str, Any]:
         """What the index is, chose and promises, in words and numbers."""
-        state = self._state
+        tails = [s for s in self._searchable() if isinstance(s, MaxIPTail)]
         return {
             "index": self.kind,
             "metric": self.metric,
@@ -543,66 +538,56 @@ class MaxIPIndex:
             "predicted_recall": round(self.recall_estimate(), 4),
             "seed": self.seed,
             "rotations": self.rotations,
-            "unsealed": int(state.tail.alive.sum()) if state.tail is not None else 0,
-            "segments": [self._explain_segment(segment) for segment in state.segments],
+            "unsealed": sum(len(tail) - tail.removed for tail in tails),
+            "segments": [self._explain_segment(sealed.segment) for sealed in self.sealed],
             "nbytes": self.nbytes,
             "why": (
                 "lists are ranked by the score of their centre and their spread, their points by "
-                "1-bit codes, and the best of those exactly; how many was measured on samples"
+                "1-bit codes, the best of those by a byte a coordinate, and the best of those "
+                "exactly; how many was measured on samples"
             ),
         }
 
-    def _explain_segment(self, segment: _Segment) -> dict[str, Any]:
+    def _explain_segment(self, segment: MaxIPSegment) -> dict[str, Any]:
         effort = segment.effort(self.target_recall, 10)
         return {
-            "points": segment.lists.points,
-            "removed": segment.lists.points - int(segment.lists.alive().sum()),
+            "points": len(segment),
+            "removed": segment.removed,
             "lists": segment.lists.lists,
             "probes": effort.probes,
             "candidates": effort.candidates,
             "kappa": segment.calibration.kappa,
+            "best_recall": segment.calibration.best,
         }
 
     @property
     def nbytes(self) -> dict[str, int]:
-        """Bytes by part: ``"codes"``, ``"lists"``, ``"ids"`` and ``"features"``."""
-        total = {
-            "codes": 0,
-            "lists": 0,
-            "ids": self._tail_ids.nbytes + self._tail_alive.nbytes,
-            "features": self._tail_vectors.nbytes,
-        }
-        for segment in self._state.segments:
-            for name, size in segment.lists.nbytes.items():
+        """Bytes by part: ``"codes"``, ``"bytes"``, ``"lists"``, ``"ids"`` and ``"features"``."""
+        total = {"codes": 0, "bytes": 0, "lists": 0, "ids": 0, "features": 0}
+        for segment in self._searchable():
+            parts = segment if isinstance(segment, MaxIPTail) else segment.lists
+            for name, size in parts.nbytes.items():
                 total[name] += size
         return total
 
     # --- files -----------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Write the index to a file, replacing it atomically."""
-        state = self._state
+        """Write the index to a file, replacing it atomically.
+
+        The points that are not sealed yet are written as they are.
+        """
         arrays: dict[str, npt.NDArray[Any]] = {}
-        for number, segment in enumerate(state.segments):
-            arrays |= {f"{number}.{n}": a for n, a in _arrays_of(segment.lists).items()}
-        if state.tail is not None:
-            alive = state.tail.alive.copy()
-            arrays |= {
-                "tail.ids": state.tail.ids[alive],
-                "tail.vectors": state.tail.vectors[alive],
-            }
-        header = {
-            "index": self.kind,
-            "metric": self.metric,
-            "seed": self.seed,
-            "target_recall": self.target_recall,
-            "rotations": self.rotations,
-            "capacity": self.capacity,
-            "dim": self.dim,
-            "next_id": self._next_id,
-            "segments": [segment.calibration.as_json() for segment in state.segments],
-        }
-        write_arrays(Path(path), header, arrays)
+        segments = []
+        for number, sealed in enumerate(self.sealed):
+            arrays |= {f"{number}.{n}": a for n, a in sealed.segment.arrays.items()}
+            calibration = sealed.segment.calibration.as_json()
+            segments.append({"chunks": sealed.chunks, "calibration": calibration})
+        unsealed = self._segments.unsealed() if self._segments is not None else None
+        if unsealed is not None:
+            arrays |= {"tail.ids": unsealed[0], "tail.vectors": np.asarray(unsealed[1])}
+        fixed = {"index": self.kind, "metric": self.metric}
+        write_arrays(Path(path), fixed | self.parameters | {"segments": segments}, arrays)
 
     @classmethod
     def load(cls, path: str | Path, *, verify: bool = True) -> MaxIPIndex:
@@ -616,102 +601,48 @@ class MaxIPIndex:
             CorruptFileError: the file is damaged or of another kind.
         """
         header, arrays = read_arrays(Path(path), kind=cls.kind, verify=verify)
-        try:
-            index = cls(
-                header["seed"],
-                header["target_recall"],
-                rotations=header["rotations"],
-                capacity=header["capacity"],
-            )
-            index.dim = header["dim"]
-            index._new_tail()
-            segments = tuple(
-                _Segment(_lists_from(arrays, number), Calibration.from_json(calibration))
-                for number, calibration in enumerate(header["segments"])
-            )
-            index._state = _State(segments)
-            if len(arrays.get("tail.ids", ())):
-                index._append(arrays["tail.ids"], arrays["tail.vectors"])
-            index._next_id = int(header["next_id"])
-        except (KeyError, TypeError, ValueError) as fault:
-            raise CorruptFileError(f"not a usable index: {fault}", path=str(path)) from fault
+        with unusable_is_corrupt(path):
+            return cls._from_file(header, arrays)
+
+    @classmethod
+    def _from_file(cls, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> MaxIPIndex:
+        index = cls(header["seed"], **{name: header[name] for name in _OPTIONS})
+        sealed = []
+        for number, entry in enumerate(header["segments"]):
+            prefix = f"{number}."
+            own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+            segment = MaxIPSegment.of_arrays(own, entry["calibration"])
+            if segment.lists.dim != header["dim"]:
+                raise ValueError("a segment is of another dimension than the index")
+            sealed.append(Sealed(int(entry["chunks"]), segment))
+        if sealed:
+            index._lay_out(header["dim"]).restore(sealed)
+        if "tail.ids" in arrays:
+            index.add(arrays["tail.vectors"], arrays["tail.ids"])
+        index._next_id = int(header["next_id"])
         return index
 
 
-# Efforts of search_gap, which wants one point and not ten: so fewer are compared exactly.
-def _few(segment: _Segment, target: float) -> MaxIPEffort:
+# Efforts of search_gap, which wants one point and not ten: so fewer are compared.
+def _few(segment: MaxIPSegment, target: float) -> MaxIPEffort:
     effort = segment.effort(target, 1)
-    return MaxIPEffort(max(1, effort.probes // 8), MIN_CANDIDATES // 2, effort.kappa)
+    return MaxIPEffort(max(1, effort.probes // 8), MIN_FINALS, MIN_FINALS // 2, effort.kappa)
 
 
-def _usual(segment: _Segment, target: float) -> MaxIPEffort:
+def _usual(segment: MaxIPSegment, target: float) -> MaxIPEffort:
     effort = segment.effort(target, 1)
-    return MaxIPEffort(effort.probes, max(MIN_CANDIDATES, effort.candidates // 4), effort.kappa)
+    candidates = max(2 * MIN_FINALS, effort.candidates // 4)
+    return MaxIPEffort(effort.probes, candidates, MIN_FINALS // 2, effort.kappa)
 
 
-def _all(segment: _Segment, target: float) -> MaxIPEffort:
+def _all(segment: MaxIPSegment, target: float) -> MaxIPEffort:
     effort = segment.effort(target, 1)
-    return MaxIPEffort(segment.lists.lists, effort.candidates, effort.kappa)
+    return MaxIPEffort(segment.lists.lists, effort.candidates, MIN_FINALS, effort.kappa)
 
 
-def _search_tail(
-    tail: _Tail | None, queries: FloatArray, k: int, floor: float
-) -> tuple[Int64Array, FloatArray]:
-    """The k best of the unsealed points, by comparing all of them."""
-    ids = np.full((len(queries), k), -1, np.int64)
-    scores = np.full((len(queries), k), np.nan, np.float32)
-    if tail is None:
-        return ids, scores
-    rows = np.flatnonzero(tail.alive)
-    vectors = tail.vectors[rows] if len(rows) < len(tail.ids) else tail.vectors
-    points = tail.ids[rows]
-    for start in range(0, len(queries), _QUERIES_AT_ONCE):
-        products = _maxip.products(vectors, queries[start : start + _QUERIES_AT_ONCE])
-        for row, product in enumerate(products, start):
-            good = np.flatnonzero(product >= floor)
-            if len(good) > k:
-                kth = np.partition(product[good], len(good) - k)[len(good) - k]
-                good = good[product[good] >= kth]
-            best = good[np.lexsort((points[good], -product[good]))[:k]]
-            ids[row, : len(best)] = points[best]
-            scores[row, : len(best)] = product[best]
-    return ids, scores
+def _tuned(segment: MaxIPSegment, seed: int, queries: FloatArray) -> MaxIPSegment:
+    return MaxIPSegment(segment.lists, calibrate(segment.lists, seed, queries), segment.path)
 
 
-def _has_repeats(ids: Int64Array) -> bool:
-    ordered = np.sort(ids, axis=1)
-    return bool(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any())
-
-
-def _arrays_of(lists: Lists) -> dict[str, npt.NDArray[Any]]:
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "ids": lists.ids,
-        "vectors": lists.vectors,
-        "centroids": lists.centroids,
-        "spreads": lists.spreads,
-        "starts": lists.starts,
-    }
-    for number, code_set in enumerate(lists.code_sets):
-        arrays |= {
-            f"signs{number}": code_set.signs,
-            f"codes{number}": code_set.codes,
-            f"factors{number}": code_set.factors,
-        }
-    return arrays
-
-
-def _lists_from(arrays: dict[str, npt.NDArray[Any]], number: int) -> Lists:
-    own = {n.removeprefix(f"{number}."): a for n, a in arrays.items() if n.startswith(f"{number}.")}
-    code_sets = tuple(
-        # Removals mark factors and spreads, so they are copied.
-        CodeSet(own[f"signs{i}"], own[f"codes{i}"], np.array(own[f"factors{i}"]))
-        for i in range(sum(name.startswith("codes") for name in own))
-    )
-    return Lists(
-        own["ids"],
-        own["vectors"],
-        own["centroids"],
-        np.array(own["spreads"]),
-        own["starts"],
-        code_sets,
-    )
+def _longest(segment: MaxIPSegment | MaxIPTail) -> float:
+    return segment.longest() if isinstance(segment, MaxIPTail) else segment.lists.longest

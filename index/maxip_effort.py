@@ -4,11 +4,16 @@ Where the high inner products lie depends on the data and on the queries, so a s
 once with sample queries of which the true answers are known. Half of them are points of its own;
 half are sums of a few points, as gradients and the users of a factorisation are. What counts is
 the worse half.
+
+A recall can be reached with more lists or with more candidates of each code scan. The curves of
+recall over lists are measured for several numbers of candidates, and a search takes the cheapest
+way to its target.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,104 +21,145 @@ import numpy as np
 from .batches import FloatArray
 from .maxip_lists import Lists, MaxIPEffort
 
-SAMPLES = 40
+SAMPLES = 64
 NEIGHBOURS = 10
 SUMMED = 4
 # Smaller segments are scanned whole: it takes less time than to choose.
 SCAN_ALL = 8_192
 KAPPAS = (1.0, 2.0, 3.0, 4.5)
-CANDIDATES = (64, 100, 200, 400, 800)
-MIN_CANDIDATES = 64
-# Up to this target a quarter of the candidates will do.
-LENIENT = 0.75
+CANDIDATES = (64, 128, 256, 512, 1024, 2048)
+MIN_FINALS = 32
+# Comparing a candidate takes as long as scanning so many codes.
+CANDIDATE_COST = 128
+GRID = 1.6
+# A curve that rises by less in one step of the grid has reached what its candidates allow.
+FLAT = 0.001
 EXACT_BLOCK = 65_536
 # Scores that differ by less, relatively, differ by rounding.
 TIE = 1e-5
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Measured recall of the best ten points, by lists scanned.
+class Curve:
+    """Recall of the best ten points by lists scanned, for one number of candidates.
 
     Attributes:
-        kappa: in units of 1 / √dim; the one that needed the fewest codes.
-        candidates: points compared exactly.
+        candidates: points compared by their bytes.
         probes: lists scanned, rising.
+        scanned: codes read at each of `probes`.
         recall: at each of `probes`, not falling.
     """
 
-    kappa: float
     candidates: int
     probes: tuple[int, ...]
+    scanned: tuple[float, ...]
     recall: tuple[float, ...]
 
-    def effort(self, target: float, dim: int) -> MaxIPEffort:
-        """The least that reached the target; everything if nothing did."""
+    def reach(self, target: float) -> tuple[int, float]:
+        """Lists for this recall, and the cost; as many as there are and infinity beyond it."""
+        if self.recall[-1] < target:
+            return self.probes[-1], np.inf
         at = int(np.searchsorted(self.recall, target))
-        probes = self.probes[min(at, len(self.probes) - 1)]
-        candidates = self.candidates if target <= 0.98 else 2 * self.candidates
-        if target <= LENIENT:
-            candidates = max(MIN_CANDIDATES, self.candidates // 4)
-        return MaxIPEffort(probes, candidates, self.kappa / dim**0.5)
+        share = 1.0
+        if at and self.recall[at] > self.recall[at - 1]:
+            share = (target - self.recall[at - 1]) / (self.recall[at] - self.recall[at - 1])
+        before = max(at - 1, 0)
+        probes = self.probes[before] + share * (self.probes[at] - self.probes[before])
+        scanned = self.scanned[before] + share * (self.scanned[at] - self.scanned[before])
+        return int(np.ceil(probes)), scanned + CANDIDATE_COST * self.candidates
 
-    def recall_of(self, probes: int) -> float:
-        """Recall to expect when so many lists are scanned."""
-        return float(np.interp(probes, self.probes, self.recall))
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a segment's samples say.
+
+    Attributes:
+        kappa: in units of 1 / √dim; the one that needed the fewest codes.
+        curves: one for each number of candidates.
+    """
+
+    kappa: float
+    curves: tuple[Curve, ...]
+
+    def effort(self, target: float, dim: int, k: int = NEIGHBOURS) -> MaxIPEffort:
+        """The cheapest that reached the target; the most that was measured if nothing did."""
+        reached = [curve.reach(target) for curve in self.curves]
+        best = min(range(len(reached)), key=lambda i: reached[i][1])
+        if not np.isfinite(reached[best][1]):
+            best = max(range(len(reached)), key=lambda i: self.curves[i].recall[-1])
+        finals = max(MIN_FINALS, 2 * k)
+        candidates = max(self.curves[best].candidates, 4 * k)
+        return MaxIPEffort(reached[best][0], candidates, finals, self.kappa / dim**0.5)
+
+    @cached_property
+    def best(self) -> float:
+        """The highest recall that was measured."""
+        return max(curve.recall[-1] for curve in self.curves)
 
     def as_json(self) -> dict[str, Any]:
         """For a file's header."""
-        return {
-            "kappa": self.kappa,
-            "candidates": self.candidates,
-            "probes": list(self.probes),
-            "recall": list(self.recall),
-        }
+        return {"kappa": self.kappa, "curves": [vars(curve) for curve in self.curves]}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Calibration:
         """What :meth:`as_json` made."""
-        return cls(
-            float(values["kappa"]),
-            int(values["candidates"]),
-            tuple(int(p) for p in values["probes"]),
-            tuple(float(r) for r in values["recall"]),
+        curves = tuple(
+            Curve(
+                int(curve["candidates"]),
+                tuple(int(p) for p in curve["probes"]),
+                tuple(float(s) for s in curve["scanned"]),
+                tuple(float(r) for r in curve["recall"]),
+            )
+            for curve in values["curves"]
         )
+        if not all(len(c.probes) == len(c.scanned) == len(c.recall) > 0 for c in curves):
+            raise ValueError("a curve's columns are of different lengths")
+        if not curves or min(min(c.probes) for c in curves) < 1:
+            raise ValueError("a calibration needs curves over at least one list")
+        return cls(float(values["kappa"]), curves)
 
 
 def calibrate(lists: Lists, seed: int, queries: FloatArray | None = None) -> Calibration:
     """Measure a segment with sample queries, or with the given ones, float32 (q, dim)."""
     if lists.points <= SCAN_ALL and queries is None:
-        return Calibration(KAPPAS[2], 100, (lists.lists,), (0.99,))
+        everything = (lists.lists,), (float(len(lists.ids)),)
+        return Calibration(KAPPAS[2], (Curve(256, *everything, (0.99,)),))
     families = sample_queries(lists, seed) if queries is None else (queries,)
     truths = [exact_best(lists, family) for family in families]
     scale = lists.dim**-0.5
 
-    def recall(probes: int, candidates: int, kappa: float) -> float:
-        effort = MaxIPEffort(probes, candidates, kappa * scale)
-        return min(
-            _hit_share(lists.search(family, truth.shape[1], effort, -np.inf)[1], truth)
-            for family, truth in zip(families, truths, strict=True)
-        )
+    def measured(probes: int, candidates: int, kappa: float) -> tuple[float, float]:
+        """Recall of the worse family and codes read."""
+        effort = MaxIPEffort(probes, candidates, MIN_FINALS, kappa * scale)
+        shares, read = [], []
+        for family, truth in zip(families, truths, strict=True):
+            _, scores, scanned = lists.search(family, truth.shape[1], effort, -np.inf)
+            shares.append(_hit_share(scores, truth))
+            read.append(float(scanned.mean()))
+        return min(shares), max(read)
 
-    reached = [recall(lists.lists, candidates, KAPPAS[2]) for candidates in CANDIDATES]
-    enough = min(0.99, max(reached) - 0.004)
-    candidates = next(c for c, r in zip(CANDIDATES, reached, strict=True) if r >= enough)
     grid = _grid(lists.lists)
-    half = grid[len(grid) // 2]
-    kappa = max(KAPPAS, key=lambda kappa: (recall(half, candidates, kappa), -kappa))
-    measured: list[float] = []
-    for probes in grid:
-        measured.append(recall(probes, candidates, kappa))
-        if measured[-1] >= 0.995:
+    middle = max(1, lists.lists // 20)
+    kappa = max(KAPPAS, key=lambda kappa: (measured(middle, CANDIDATES[3], kappa)[0], -kappa))
+    curves = []
+    for candidates in CANDIDATES:
+        points: list[tuple[int, float, float]] = []
+        for probes in grid:
+            recall, scanned = measured(probes, candidates, kappa)
+            rise = recall - points[-1][2] if points else 1.0
+            points.append((probes, scanned, max(recall, points[-1][2] if points else 0.0)))
+            if recall >= 0.999 or (rise < FLAT and recall > 0.5):
+                break
+        curves.append(Curve(candidates, *map(tuple, zip(*points, strict=True))))
+        if curves[-1].recall[-1] >= 0.995 or points[0][2] >= 0.995:
             break
-    rising = np.maximum.accumulate(measured)
-    return Calibration(kappa, candidates, grid[: len(measured)], tuple(map(float, rising)))
+    return Calibration(kappa, tuple(curves))
 
 
 def _grid(lists: int) -> tuple[int, ...]:
-    """Numbers of lists to try, each about 1.25 times the one before."""
-    steps = int(np.ceil(np.log(max(lists, 2)) / np.log(1.25)))
-    return tuple(sorted({min(lists, round(1.25**i)) for i in range(steps + 1)}))
+    """Numbers of lists to try, each about 1.6 times the one before."""
+    steps = int(np.ceil(np.log(max(lists, 2)) / np.log(GRID)))
+    return tuple(sorted({min(lists, round(GRID**i)) for i in range(steps + 1)}))
 
 
 def sample_queries(lists: Lists, seed: int) -> tuple[FloatArray, FloatArray]:

@@ -2,36 +2,36 @@ r"""A sealed segment of a MaxIP index: points in lists around centres, with 1-bi
 
 ::
 
-    query ─ ⟨centre, q⟩ + κ |q| spread ─► best lists ─ code scan ─► best points ─ exact ─► hits
+    query ─ ⟨centre, q⟩ + κ |q| spread ─► best lists ─ 1-bit codes ─► best points ─ bytes ─► better
+                                                                           ones ─ exact ─► hits
 
 A point x of the list with centre c is written as c + r. The score ⟨c, q⟩ is exact and shared by
 the list; ⟨r, q⟩ is estimated from one bit a dimension of the rotated r (csrc/maxip.inl). Lists
 whose points spread widely may hold a high score far from their centre, which the term with κ says.
-
-The centres come from k-means. Points whose norms are far above most would pull centres away from
-where the points are and ruin the rounding of distances, so they are a band with centres of their
-own, and so on.
+What the codes like is compared again with the points rounded to a byte a coordinate, which lie in a
+quarter of the memory, and only the best of those with the points themselves. The centres, too, are
+rounded to bytes (``maxip_clusters`` finds them).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeAlias
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
 from . import _maxip
 from .batches import FloatArray, Int64Array
+from .maxip_clusters import cluster
 from .minhash import splitmix
 
+Int8Array: TypeAlias = npt.NDArray[np.int8]
+
 BLOCK = _maxip.BLOCK
-TRAINING_POINTS = 32  # a centre
-TRAINING_ROUNDS = 6
 ENCODED_AT_ONCE = 65_536
-# Norms so many times the median one are a band of their own.
-FAR = 30.0
+SMALLEST = 1e-37
 DRAINED = np.float32(-3e38)
 
 
@@ -41,12 +41,14 @@ class MaxIPEffort:
 
     Attributes:
         probes: lists whose codes are scanned.
-        candidates: points compared exactly.
+        candidates: points compared by their bytes.
+        finals: points compared exactly.
         kappa: spreads above its centre that a list is credited with.
     """
 
     probes: int
     candidates: int
+    finals: int
     kappa: float
 
 
@@ -66,13 +68,42 @@ class CodeSet:
 
 
 @dataclass(frozen=True, eq=False)
+class ByteRows:
+    """Vectors rounded to bytes: row i stands for rows[i] * scales[i].
+
+    Attributes:
+        rows: int8 (n, stride), stride the dimension rounded up to a multiple of 16.
+        scales: float32 (n,).
+    """
+
+    rows: Int8Array
+    scales: FloatArray
+
+    @classmethod
+    def of(cls, vectors: FloatArray) -> ByteRows:
+        """Vectors float32 (n, dim), rounded."""
+        n, dim = vectors.shape
+        rounded = cls(np.zeros((n, -(-dim // 16) * 16), np.int8), np.zeros(n, np.float32))
+        for at in range(0, n, ENCODED_AT_ONCE):
+            part = vectors[at : at + ENCODED_AT_ONCE]
+            scales = np.abs(part).max(axis=1) / np.float32(127)
+            rounded.scales[at : at + len(part)] = scales
+            # Below normal numbers a quotient has no digits left, or no end.
+            inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales > SMALLEST)
+            rows = np.rint(part * inverse[:, None])
+            rounded.rows[at : at + len(part), :dim] = np.clip(rows, -127, 127)
+        return rounded
+
+
+@dataclass(frozen=True, eq=False)
 class Lists:
     """Points of one segment; immutable but for the marks of removed points.
 
     Attributes:
         ids: int64 (places,), -1 where a block is not full.
         vectors: float32 (places, dim).
-        centroids: float32 (lists, dim).
+        rounded: the vectors in bytes.
+        centroids: the centres in bytes.
         spreads: float32 (lists,), root mean square distance to the centre; ``DRAINED`` where no
             point is left, which ranks the list last.
         starts: int64 (lists + 1,), first block of each list.
@@ -81,7 +112,8 @@ class Lists:
 
     ids: Int64Array
     vectors: FloatArray
-    centroids: FloatArray
+    rounded: ByteRows
+    centroids: ByteRows
     spreads: FloatArray
     starts: Int64Array
     code_sets: tuple[CodeSet, ...]
@@ -90,7 +122,8 @@ class Lists:
     def __post_init__(self) -> None:
         views = tuple(
             _maxip.ListsView(
-                self.centroids, self.spreads, self.starts, s.signs, s.codes, s.factors,
+                self.centroids.rows, self.centroids.scales, self.spreads, self.starts,
+                s.signs, s.codes, s.factors, self.rounded.rows, self.rounded.scales,
                 self.vectors, self.ids,
             )
             for s in self.code_sets
@@ -107,7 +140,7 @@ class Lists:
             seed: of the clustering and the rotations.
             rotations: independent code sets.
         """
-        centroids, owner = _cluster(vectors, seed)
+        centroids, owner = cluster(vectors, seed)
         sizes = np.bincount(owner, minlength=len(centroids))
         starts = np.concatenate(([0], np.cumsum(-(-sizes // BLOCK)))).astype(np.int64)
         order = np.argsort(owner, kind="stable")
@@ -138,7 +171,25 @@ class Lists:
             factors[~filled] = np.nan
             code_sets.append(CodeSet(signs, codes, factors))
         spreads = np.sqrt(squares / np.maximum(sizes, 1)).astype(np.float32)
-        return cls(placed_ids, placed, centroids, spreads, starts, tuple(code_sets))
+        return cls(
+            placed_ids, placed, ByteRows.of(placed), ByteRows.of(centroids), spreads, starts,
+            tuple(code_sets),
+        )  # fmt: skip
+
+    @classmethod
+    def nothing(cls, dim: int, seed: int, rotations: int = 1) -> Lists:
+        """One list of no points."""
+        nobody = np.full(BLOCK, np.nan, np.float32)
+        codes = np.zeros((1, code_bits(dim) // 8, BLOCK), np.uint8)
+        code_sets = tuple(
+            CodeSet(rotation_signs(dim, seed + rotation), codes, nobody.copy())
+            for rotation in range(rotations)
+        )
+        vectors = np.zeros((BLOCK, dim), np.float32)
+        return cls(
+            np.full(BLOCK, -1, np.int64), vectors, ByteRows.of(vectors), ByteRows.of(vectors[:1]),
+            np.zeros(1, np.float32), np.array([0, 1], np.int64), code_sets,
+        )  # fmt: skip
 
     @property
     def dim(self) -> int:
@@ -148,12 +199,17 @@ class Lists:
     @property
     def lists(self) -> int:
         """Number of lists."""
-        return len(self.centroids)
+        return len(self.spreads)
 
     @cached_property
+    def filled(self) -> Int64Array:
+        """Places that points were put in, int64 (points,)."""
+        return np.flatnonzero(self.ids >= 0)
+
+    @property
     def points(self) -> int:
         """Points that were put in, removed ones included."""
-        return int(np.count_nonzero(self.ids >= 0))
+        return len(self.filled)
 
     @cached_property
     def longest(self) -> float:
@@ -163,8 +219,7 @@ class Lists:
     @cached_property
     def _by_id(self) -> tuple[Int64Array, Int64Array]:
         """Ids in rising order and the place of each."""
-        filled = np.flatnonzero(self.ids >= 0)
-        order = filled[np.argsort(self.ids[filled], kind="stable")]
+        order = self.filled[np.argsort(self.ids[self.filled], kind="stable")]
         return self.ids[order], order
 
     def alive(self) -> npt.NDArray[np.bool_]:
@@ -174,6 +229,8 @@ class Lists:
     def find(self, ids: Int64Array) -> Int64Array:
         """Places of points by id, int64 (n,); -1 where none is alive."""
         known, places = self._by_id
+        if not len(known):
+            return np.full(len(ids), -1, np.int64)
         at = np.minimum(np.searchsorted(known, ids), len(known) - 1)
         found = np.where(known[at] == ids, places[at], -1)
         gone = np.isnan(self.code_sets[0].factors[found])
@@ -201,9 +258,12 @@ class Lists:
     def fork(self) -> Lists:
         """The same points in the same memory, with marks of removed points of its own."""
         code_sets = tuple(CodeSet(s.signs, s.codes, s.factors.copy()) for s in self.code_sets)
-        other = Lists(self.ids, self.vectors, self.centroids, self.spreads, self.starts, code_sets)
+        other = Lists(
+            self.ids, self.vectors, self.rounded, self.centroids, self.spreads.copy(), self.starts,
+            code_sets,
+        )  # fmt: skip
         # What was derived from the shared arrays need not be derived again.
-        shared = {n: v for n, v in vars(self).items() if n in ("points", "longest", "_by_id")}
+        shared = {n: v for n, v in vars(self).items() if n in ("filled", "longest", "_by_id")}
         vars(other).update(shared)
         return other
 
@@ -224,16 +284,19 @@ class Lists:
             codes scanned for each query, int64 (q,).
         """
         view = self._views[turn % len(self._views)]
-        candidates = max(effort.candidates, k)
-        return view.search(queries, k, effort.probes, candidates, effort.kappa, floor)
+        finals = max(effort.finals, k)
+        candidates = max(effort.candidates, finals)
+        return view.search(queries, k, effort.probes, candidates, finals, effort.kappa, floor)
 
     @property
     def nbytes(self) -> dict[str, int]:
         """Bytes by part."""
         codes = sum(s.codes.nbytes + s.factors.nbytes for s in self.code_sets)
-        lists = self.centroids.nbytes + self.spreads.nbytes + self.starts.nbytes
+        lists = self.centroids.rows.nbytes + self.centroids.scales.nbytes
+        lists += self.spreads.nbytes + self.starts.nbytes
         return {
             "codes": codes,
+            "bytes": self.rounded.rows.nbytes + self.rounded.scales.nbytes,
             "lists": lists,
             "ids": self.ids.nbytes,
             "features": self.vectors.nbytes,
@@ -279,52 +342,3 @@ def encode(
     packed = np.packbits(rotated < 0, axis=1, bitorder="little")  # byte j: groups 2j and 2j + 1
     blocks = packed.reshape(-1, BLOCK, bits // 8).transpose(0, 2, 1)
     return np.ascontiguousarray(blocks), factors.astype(np.float32)
-
-
-def _cluster(vectors: FloatArray, seed: int) -> tuple[FloatArray, Int64Array]:
-    """Centres float32 (lists, dim) and the list of each point, int64 (n,)."""
-    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-    far = norms > FAR * np.median(norms)
-    if not far.any() or far.sum() > len(far) // 4:
-        centroids, owner = _cluster_band(vectors, seed)
-    else:
-        centroids, near_owner = _cluster_band(vectors[~far], seed)
-        far_centroids, far_owner = _cluster(vectors[far], seed)
-        owner = np.empty(len(vectors), np.int64)
-        owner[~far] = near_owner
-        owner[far] = far_owner + len(centroids)
-        centroids = np.vstack([centroids, far_centroids])
-    filled, owner = np.unique(owner, return_inverse=True)  # drop lists without points
-    return np.ascontiguousarray(centroids[filled], np.float32), owner.astype(np.int64)
-
-
-def _cluster_band(vectors: FloatArray, seed: int) -> tuple[FloatArray, Int64Array]:
-    """The same for points of which none is much longer than most."""
-    centroids = _train(vectors, max(1, round(len(vectors) ** 0.5)), seed)
-    searcher = faiss.IndexFlatL2(vectors.shape[1])
-    scale = np.float32(np.abs(vectors).max() or 1)
-    searcher.add(centroids / scale)
-    owner = np.empty(len(vectors), np.int64)
-    for at in range(0, len(vectors), ENCODED_AT_ONCE):
-        part = slice(at, at + ENCODED_AT_ONCE)
-        owner[part] = searcher.search(vectors[part] / scale, 1)[1][:, 0]
-    return centroids, owner
-
-
-def _train(vectors: FloatArray, lists: int, seed: int) -> FloatArray:
-    scale = float(np.abs(vectors).max())
-    if lists == 1 or scale == 0:
-        mean = vectors.mean(axis=0, keepdims=True, dtype=np.float64)
-        return np.asarray(mean, np.float32)
-    rng = np.random.default_rng(seed)
-    wanted = min(len(vectors), lists * TRAINING_POINTS)
-    sample = np.sort(rng.choice(len(vectors), wanted, replace=False))
-    # Scaled, so that squares neither overflow nor vanish.
-    training = np.ascontiguousarray(vectors[sample] / np.float32(scale))
-    kmeans = faiss.Kmeans(
-        vectors.shape[1], lists, niter=TRAINING_ROUNDS, seed=seed % (1 << 31),
-        min_points_per_centroid=1, max_points_per_centroid=TRAINING_POINTS,
-    )  # fmt: skip
-    kmeans.train(training)
-    centroids = np.asarray(kmeans.centroids, np.float32) * np.float32(scale)
-    return np.ascontiguousarray(centroids)

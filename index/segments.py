@@ -195,8 +195,8 @@ class Segments(Generic[S, M]):
         return points.ids, points.take(np.arange(len(points.ids)))
 
     def restore(self, sealed: Sequence[Sealed[S]]) -> None:
-        """Start from sealed segments that were written before."""
-        self._state = _State(tuple(sealed))
+        """Put sealed segments in the place of those that are there; the others stay."""
+        self._state = _State(tuple(sealed), self._state.frozen, self._state.active)
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -213,7 +213,8 @@ class Segments(Generic[S, M]):
     def replace(self, ids: Int64Array, features: Batch) -> None:
         """Add points, and remove those that had these ids before.
 
-        A search meanwhile may see a point twice, never not at all. ids: without repeats.
+        Nothing is merged: :meth:`settle` does that. A search meanwhile may see a point twice, or
+        not at all. ids: without repeats.
         """
         before = [(segment, ids[segment.contains(ids)]) for segment in self.searchable()]
         start = 0
@@ -225,8 +226,6 @@ class Segments(Generic[S, M]):
                 if segment is not new:
                     segment.remove(old[np.isin(old, ids[start:stop])])
             start = stop
-        if self.settles:
-            self.settle()
 
     def _append_loose(self, ids: Int64Array, features: Batch, start: int) -> int:
         """Put a capacity or more aside to be sealed at once; where to go on, 0 if it does not."""

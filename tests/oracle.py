@@ -309,3 +309,40 @@ def paper_decode(
             if met[point] == rows and point not in removed:
                 found.append((point, counts[cell]))
     return found[:k]
+
+
+# --- maximum inner products ----------------------------------------------------------------------
+
+
+def scan_codes(
+    codes: np.ndarray, factors: np.ndarray, tables: np.ndarray, scale: float, offset: float,
+    base: float, bar: float,
+) -> tuple[list[int], list[float]]:  # fmt: skip
+    """The twin of `code_scan`: one point at a time, float32 in the documented order."""
+    places, estimates = [], []
+    f4 = np.float32
+    for place, factor in enumerate(factors):
+        block, i = divmod(place, 32)
+        total = 0
+        for row in range(codes.shape[1]):
+            code = int(codes[block, row, i])
+            total += int(tables[2 * row, code & 15]) + int(tables[2 * row + 1, code >> 4])
+        estimate = factor * (f4(total) * f4(scale) + f4(offset)) + f4(base)
+        if estimate > f4(bar):
+            places.append(place)
+            estimates.append(float(estimate))
+    return places, estimates
+
+
+def byte_products(
+    rows: np.ndarray, scales: np.ndarray, query: np.ndarray, places: np.ndarray | None
+) -> np.ndarray:
+    """The twin of `byte_products`: the query in 16 bits, whole sums, one rounding each."""
+    most = min(32767, (2**31 - 1) // (127 * rows.shape[1]))
+    widest = float(np.abs(query).max())
+    scale = widest / most if widest > 0 else 1.0
+    values = query.astype(np.float64) / scale
+    whole = np.trunc(values + np.where(values < 0, -0.5, 0.5)).astype(np.int64)
+    chosen = np.arange(len(rows)) if places is None else places
+    sums = rows[chosen, : len(query)].astype(np.int64) @ whole
+    return sums.astype(np.float32) * (scales[chosen] * np.float32(scale))

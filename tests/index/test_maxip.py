@@ -51,7 +51,7 @@ def test_recall_floor(large: Any, target: float, floor: float) -> None:
 
 def test_less_is_read_for_a_lower_target(large: Any) -> None:
     _, index = large
-    segment = index._state.segments[0]
+    segment = index.sealed[0].segment
     efforts = [segment.effort(target, 10).probes for target in (0.6, 0.9, 0.99)]
     assert efforts[0] < efforts[1] < efforts[2] <= segment.lists.lists
 
@@ -75,7 +75,7 @@ def test_seeds_repeat_and_rotations_differ() -> None:
         np.testing.assert_array_equal(
             first.search(queries, 5, turn=turn)[0], second.search(queries, 5, turn=turn)[0]
         )
-    codes = first._state.segments[0].lists.code_sets
+    codes = first.sealed[0].segment.lists.code_sets
     assert not np.array_equal(codes[0].codes, codes[1].codes)
 
 
@@ -276,9 +276,9 @@ def test_update_with_a_greater_norm_rebuilds_nothing() -> None:
     vectors = factors(9_000)
     index = MaxIPIndex()
     index.add(vectors)
-    segment = index._state.segments[0]
+    segment = index.sealed[0].segment
     index.update(5, vectors[5] * 50)
-    assert index._state.segments == (segment,)
+    assert [sealed.segment for sealed in index.sealed] == [segment]
     ids, scores = index.search(vectors[5:6], 1)
     assert ids.tolist() == [[5]]
     assert scores[0, 0] == pytest.approx(50 * float(vectors[5] @ vectors[5]), rel=1e-4)
@@ -293,7 +293,7 @@ def test_points_are_searchable_at_once_and_sealed_in_tiers() -> None:
         newest = vectors[start + 249]
         ids, _ = index.search((newest / (newest @ newest))[None], start + 250)
         assert start + 249 in ids[0]
-    sizes = [segment.lists.points for segment in index._state.segments]
+    sizes = [len(sealed.segment) for sealed in index.sealed]
     assert sum(sizes) == 6_000
     assert len(sizes) <= 6
     assert recall(index.search(vectors[:50], 10)[0], truth(vectors, vectors[:50], 10)) >= 0.95
@@ -308,7 +308,7 @@ def test_a_fork_changes_on_its_own(large: Any) -> None:
     assert len(fork) == len(vectors) - 1
     assert len(index) == len(vectors)
     np.testing.assert_array_equal(index.vectors([3, 4]), vectors[3:5])
-    assert fork._state.segments[0].lists.vectors is index._state.segments[0].lists.vectors
+    assert fork.sealed[0].segment.lists.vectors is index.sealed[0].segment.lists.vectors
 
 
 # --- files ---------------------------------------------------------------------------------------

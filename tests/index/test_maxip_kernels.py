@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import oracle
 import pytest
 from closeby.index import _maxip, maxip_lists
 from hypothesis import given
@@ -23,26 +24,6 @@ def rng(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def slow_scan(
-    codes: np.ndarray, factors: np.ndarray, tables: np.ndarray, scale: float, offset: float,
-    base: float, bar: float,
-) -> tuple[list[int], list[float]]:  # fmt: skip
-    """What the scan computes, one point at a time; float32 in the documented order."""
-    places, estimates = [], []
-    f4 = np.float32
-    for place, factor in enumerate(factors):
-        block, i = divmod(place, 32)
-        total = 0
-        for row in range(codes.shape[1]):
-            code = int(codes[block, row, i])
-            total += int(tables[2 * row, code & 15]) + int(tables[2 * row + 1, code >> 4])
-        estimate = factor * (f4(total) * f4(scale) + f4(offset)) + f4(base)
-        if estimate > f4(bar):
-            places.append(place)
-            estimates.append(float(estimate))
-    return places, estimates
-
-
 @given(st.integers(1, 5), st.integers(1, 9), st.floats(-3, 3), st.integers(0, 2**32 - 1))
 def test_code_scan(blocks: int, words: int, bar: float, seed: int) -> None:
     random = rng(seed)
@@ -52,7 +33,7 @@ def test_code_scan(blocks: int, words: int, bar: float, seed: int) -> None:
     tables = random.integers(0, 64, (8 * words, 16), np.uint8)
     case = (codes, factors, tables, 0.013, -2.0, 0.5, bar)
     places, estimates = _maxip.scan_codes(*case)
-    expected_places, expected = slow_scan(*case)
+    expected_places, expected = oracle.scan_codes(*case)
     assert places.tolist() == expected_places
     assert estimates.tolist() == expected
 
@@ -91,6 +72,40 @@ def test_products(n: int, dim: int, queries: int, seed: int) -> None:
     np.testing.assert_allclose(got, query.astype(np.float64) @ rows.T, atol=1e-4)
 
 
+@given(
+    st.integers(0, 40), st.integers(1, 70), st.floats(-30, 30), st.booleans(),
+    st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_byte_products(n: int, dim: int, size: float, chosen: bool, seed: int) -> None:
+    random = rng(seed)
+    vectors = (10.0**size * random.standard_normal((n, dim))).astype(np.float32)
+    rounded = maxip_lists.ByteRows.of(vectors)
+    query = random.standard_normal(dim).astype(np.float32)
+    places = random.integers(0, n, 2 * n) if chosen and n else None
+    got = _maxip.byte_products(rounded.rows, rounded.scales, query, places)
+    expected = oracle.byte_products(rounded.rows, rounded.scales, query, places)
+    np.testing.assert_array_equal(got, expected)
+    exact = (vectors if places is None else vectors[places]).astype(np.float64) @ query
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)[
+        slice(None) if places is None else places
+    ]
+    assert (np.abs(got - exact) <= 0.02 * lengths * np.linalg.norm(query) + 1e-36).all()
+
+
+def test_byte_products_of_extremes() -> None:
+    for dim in (16, 512, 4_096):  # sums reach their bound
+        rows = np.full((5, dim), -127, np.int8)
+        query = np.ones(dim, np.float32)
+        got = _maxip.byte_products(rows, np.ones(5, np.float32), query)
+        np.testing.assert_allclose(got, -127.0 * dim, rtol=1e-5)
+    zeros = _maxip.byte_products(rows, np.ones(5, np.float32), 0 * query)
+    assert zeros.tolist() == [0.0] * 5
+    with pytest.raises(ValueError, match="places"):
+        _maxip.byte_products(rows, np.ones(5, np.float32), query, np.array([5]))
+    with pytest.raises(ValueError, match="rows must be"):
+        _maxip.byte_products(rows, np.ones(4, np.float32), query)
+
+
 @pytest.mark.parametrize("dim", [1, 20, 64, 100, 300])
 def test_estimates_from_codes_are_unbiased_and_close(dim: int) -> None:
     random = rng(dim)
@@ -118,7 +133,7 @@ def index_parts(n: int = 500, dim: int = 24, seed: int = 0) -> tuple[np.ndarray,
 def test_search_that_reads_everything_is_exact_and_alike_everywhere() -> None:
     vectors, lists = index_parts()
     queries = rng(7).standard_normal((9, 24)).astype(np.float32)
-    effort = maxip_lists.MaxIPEffort(lists.lists, 500, 0.5)
+    effort = maxip_lists.MaxIPEffort(lists.lists, 500, 500, 0.5)
     ids, scores, scanned = lists.search(queries, 5, effort, -np.inf)
     truth = np.argsort(-(queries @ vectors.T), axis=1)[:, :5]
     assert ids.tolist() == (truth * 3).tolist()
@@ -132,7 +147,7 @@ def test_all_instruction_sets_find_the_same_with_little_effort() -> None:
     answers = []
     for name in _maxip.instruction_sets():
         _maxip.use_instruction_set(name)
-        answers.append(lists.search(queries, 7, maxip_lists.MaxIPEffort(9, 20, 0.4), -np.inf))
+        answers.append(lists.search(queries, 7, maxip_lists.MaxIPEffort(9, 40, 20, 0.4), -np.inf))
     for answer in answers[1:]:
         for got, expected in zip(answer, answers[0], strict=True):
             np.testing.assert_array_equal(got, expected)
@@ -141,7 +156,7 @@ def test_all_instruction_sets_find_the_same_with_little_effort() -> None:
 def test_equal_scores_come_by_rising_id() -> None:
     vectors = np.ones((300, 8), np.float32)
     lists = maxip_lists.Lists.build(np.arange(300)[::-1].copy(), vectors, 0)
-    effort = maxip_lists.MaxIPEffort(lists.lists, 300, 0.0)
+    effort = maxip_lists.MaxIPEffort(lists.lists, 300, 300, 0.0)
     ids, _, _ = lists.search(np.ones((1, 8), np.float32), 300, effort, -np.inf)
     assert ids[0].tolist() == list(range(300))
 
@@ -154,7 +169,11 @@ def test_equal_scores_come_by_rising_id() -> None:
         ({"starts": np.array([0, 3, 2], np.int64)}, "starts"),
         ({"spreads": np.ones(3, np.float32)}, "spreads"),
         ({"factors": np.ones(63, np.float32)}, "row for each place"),
-        ({"vectors": np.ones((64, 9), np.float32)}, "one dimension"),
+        ({"vectors": np.ones((64, 17), np.float32)}, "one dimension"),
+        ({"rounded": np.ones((64, 24), np.int8)}, "one dimension"),
+        ({"centroids": np.ones((2, 32), np.int8)}, "one dimension"),
+        ({"scales": np.ones(63, np.float32)}, "row for each place"),
+        ({"centroid_scales": np.ones(1, np.float32)}, "row for each place"),
         ({"codes": np.zeros((2, 6, 32), np.uint8)}, "multiple of 32"),
         ({"codes": np.zeros((2, 8, 16), np.uint8)}, "32 points"),
         ({"codes": np.zeros((2, 16, 32), np.uint8)}, "more bits"),
@@ -164,12 +183,15 @@ def test_equal_scores_come_by_rising_id() -> None:
 )
 def test_parts_that_do_not_fit_are_refused(changed: dict[str, np.ndarray], message: str) -> None:
     parts: dict[str, Any] = {
-        "centroids": np.ones((2, 8), np.float32),
+        "centroids": np.ones((2, 16), np.int8),
+        "centroid_scales": np.ones(2, np.float32),
         "spreads": np.ones(2, np.float32),
         "starts": np.array([0, 1, 2], np.int64),
         "signs": np.ones((3, 64), np.float32),
         "codes": np.zeros((2, 8, 32), np.uint8),
         "factors": np.ones(64, np.float32),
+        "rounded": np.ones((64, 16), np.int8),
+        "scales": np.ones(64, np.float32),
         "vectors": np.ones((64, 8), np.float32),
         "ids": np.arange(64, dtype=np.int64),
     }
@@ -182,10 +204,10 @@ def test_searches_that_make_no_sense_are_refused() -> None:
     _, lists = index_parts(100, 8)
     view = lists._views[0]
     queries = np.ones((1, 8), np.float32)
-    for arguments in ((0, 1, 9, 0.0, 0.0), (1, 0, 9, 0.0, 0.0), (5, 1, 4, 0.0, 0.0)):
+    for arguments in ((0, 1, 9, 9), (1, 0, 9, 9), (5, 1, 4, 4), (5, 1, 9, 4), (1, 1, 3, 4)):
         with pytest.raises(ValueError, match="k and probes"):
-            view.search(queries, *arguments)
+            view.search(queries, *arguments, 0.0, 0.0)
     with pytest.raises(ValueError, match="dimension"):
-        view.search(np.ones((1, 7), np.float32), 1, 1, 9, 0.0, 0.0)
+        view.search(np.ones((1, 7), np.float32), 1, 1, 9, 9, 0.0, 0.0)
     with pytest.raises(ValueError, match="no kernels"):
         _maxip.use_instruction_set("mmx")

@@ -1,0 +1,195 @@
+"""Where the lists of a MaxIP segment lie: k-means in two levels, in bands of norms.
+
+Many short lists around good centres hold the answers in fewer points than few long ones, but
+comparing every point with every centre would take longer than all else. So some hundred regions
+are found first, each is divided into lists by its own points, and a point is compared with the
+lists of its nearest regions only.
+
+Points whose norms are far above most would pull centres away from where the points are and ruin
+the rounding of distances, so they are a band with centres of their own, and so on.
+"""
+
+from __future__ import annotations
+
+import math
+
+import faiss
+import numpy as np
+
+from .batches import FloatArray, Int64Array
+
+TRAINING_POINTS = 32  # a centre
+TRAINING_ROUNDS = 6
+ASSIGNED_AT_ONCE = 65_536
+# A list has so many points, or more where √n lists are few enough.
+LIST_POINTS = 64
+LISTS_A_ROOT = 8
+# Below so many lists one level will do.
+ONE_LEVEL = 400
+NEAREST_REGIONS = 4
+REFINEMENTS = 2
+# Norms so many times the median one are a band of their own.
+FAR = 30.0
+
+
+def cluster(vectors: FloatArray, seed: int) -> tuple[FloatArray, Int64Array]:
+    """Divide vectors into lists.
+
+    Args:
+        vectors: float32 (n, dim), n at least 1.
+        seed: of the sample and the first centres.
+
+    Returns:
+        Centres float32 (lists, dim), none without points, and the list of each point, int64 (n,).
+    """
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    far = norms > FAR * np.median(norms)
+    if not far.any() or far.sum() > len(far) // 4:
+        centroids, owner = _band(vectors, seed)
+    else:
+        centroids, near_owner = _band(vectors[~far], seed)
+        far_centroids, far_owner = cluster(vectors[far], seed)
+        owner = np.empty(len(vectors), np.int64)
+        owner[~far] = near_owner
+        owner[far] = far_owner + len(centroids)
+        centroids = np.vstack([centroids, far_centroids])
+    filled, owner = np.unique(owner, return_inverse=True)  # drop lists without points
+    return np.ascontiguousarray(centroids[filled], np.float32), owner.astype(np.int64)
+
+
+def lists_for(points: int) -> int:
+    """How many lists so many points are divided into."""
+    root = math.sqrt(points)
+    return max(1, round(max(root, min(LISTS_A_ROOT * root, points / LIST_POINTS))))
+
+
+def _band(vectors: FloatArray, seed: int) -> tuple[FloatArray, Int64Array]:
+    """Lists of vectors of which none is much longer than most."""
+    lists = lists_for(len(vectors))
+    scale = float(np.abs(vectors).max())
+    if lists == 1 or scale == 0:
+        mean = vectors.mean(axis=0, keepdims=True, dtype=np.float64)
+        return np.asarray(mean, np.float32), np.zeros(len(vectors), np.int64)
+    # Scaled, so that squares neither overflow nor vanish.
+    inverse = np.float32(1 / scale)
+    if lists < ONE_LEVEL:
+        centroids = _train(vectors, inverse, lists, seed)
+        owner = _nearest(vectors, inverse, centroids, 1)[:, 0]
+    else:
+        centroids, owner = _two_levels(vectors, inverse, lists, seed)
+    return centroids / inverse, owner
+
+
+def _two_levels(
+    vectors: FloatArray, inverse: np.float32, lists: int, seed: int
+) -> tuple[FloatArray, Int64Array]:
+    regions = _train(vectors, inverse, round(1.5 * lists**0.5), seed)
+    near = _nearest(vectors, inverse, regions, NEAREST_REGIONS)
+    members = [_by_value(near[:, rank], len(regions)) for rank in range(NEAREST_REGIONS)]
+    sizes = np.array([len(rows) for rows in members[0]])
+    counts = np.maximum(1, np.round(sizes * (lists / len(vectors))).astype(np.int64))
+    starts = np.concatenate(([0], np.cumsum(counts)))
+    centroids = np.empty((starts[-1], vectors.shape[1]), np.float32)
+    rng = np.random.default_rng(seed)
+    for region, rows in enumerate(members[0]):
+        part = slice(starts[region], starts[region + 1])
+        if len(rows) <= counts[region]:
+            centroids[part] = regions[region]
+            continue
+        wanted = min(len(rows), TRAINING_POINTS * int(counts[region]))
+        sample = vectors[np.sort(rng.choice(rows, wanted, replace=False))] * inverse
+        centroids[part] = _lloyd(sample, int(counts[region]), rng)
+    for round_ in range(REFINEMENTS + 1):
+        owner = _assign(vectors, inverse, centroids, starts, members)
+        if round_ < REFINEMENTS:
+            centroids = _means(vectors, inverse, owner, centroids)
+    return centroids, owner
+
+
+def _assign(
+    vectors: FloatArray,
+    inverse: np.float32,
+    centroids: FloatArray,
+    starts: Int64Array,
+    members: list[list[Int64Array]],
+) -> Int64Array:
+    """The nearest list of each vector among those of its regions, int64 (n,)."""
+    halves = np.einsum("ij,ij->i", centroids, centroids) / 2
+    best = np.full(len(vectors), -np.inf, np.float32)
+    owner = np.zeros(len(vectors), np.int64)
+    for ranked in members:
+        for region, rows in enumerate(ranked):
+            part = slice(starts[region], starts[region + 1])
+            scores = (vectors[rows] * inverse) @ centroids[part].T - halves[part]
+            at = scores.argmax(axis=1)
+            score = scores[np.arange(len(rows)), at]
+            better = score > best[rows]
+            owner[rows[better]] = starts[region] + at[better]
+            best[rows[better]] = score[better]
+    return owner
+
+
+def _means(
+    vectors: FloatArray, inverse: np.float32, owner: Int64Array, before: FloatArray
+) -> FloatArray:
+    """Means of the vectors of each list; what it was where there is none."""
+    sizes = np.bincount(owner, minlength=len(before))
+    order = np.argsort(owner, kind="stable")
+    ends = np.cumsum(sizes)
+    filled = np.flatnonzero(sizes)
+    means = before.copy()
+    # In blocks of whole lists, so that no second copy of all vectors is needed.
+    block = 0
+    while block < len(filled):
+        last = int(np.searchsorted(ends[filled], ends[filled[block]] + ASSIGNED_AT_ONCE))
+        lists = filled[block : max(last, block + 1)]
+        begin = ends[lists[0]] - sizes[lists[0]]
+        rows = vectors[order[begin : ends[lists[-1]]]] * inverse
+        sums = np.add.reduceat(rows, ends[lists] - sizes[lists] - begin, axis=0)
+        means[lists] = sums / sizes[lists, None]
+        block += len(lists)
+    return means
+
+
+def _by_value(values: Int64Array, count: int) -> list[Int64Array]:
+    """Positions of each value 0 .. count."""
+    order = np.argsort(values, kind="stable")
+    ends = np.cumsum(np.bincount(values, minlength=count))
+    return list(np.split(order, ends[:-1]))
+
+
+def _nearest(vectors: FloatArray, inverse: np.float32, centres: FloatArray, k: int) -> Int64Array:
+    """The k nearest centres of each vector, int64 (n, k), nearest first."""
+    searcher = faiss.IndexFlatL2(vectors.shape[1])
+    searcher.add(centres)
+    near = np.empty((len(vectors), k), np.int64)
+    for at in range(0, len(vectors), ASSIGNED_AT_ONCE):
+        part = slice(at, at + ASSIGNED_AT_ONCE)
+        near[part] = searcher.search(vectors[part] * inverse, k)[1]
+    return near
+
+
+def _lloyd(points: FloatArray, count: int, rng: np.random.Generator) -> FloatArray:
+    """Centres of few points, float32 (count, dim): more points than centres."""
+    centres = points[np.sort(rng.choice(len(points), count, replace=False))]
+    numbers = np.arange(count)
+    for _ in range(TRAINING_ROUNDS):
+        scores = points @ centres.T - np.einsum("ij,ij->i", centres, centres) / 2
+        chosen = (scores.argmax(axis=1) == numbers[:, None]).astype(np.float32)
+        sizes = chosen.sum(axis=1)
+        means = (chosen @ points) / np.maximum(sizes, 1)[:, None]
+        centres = np.where(sizes[:, None] > 0, means, centres)
+    return centres
+
+
+def _train(vectors: FloatArray, inverse: np.float32, lists: int, seed: int) -> FloatArray:
+    rng = np.random.default_rng(seed)
+    wanted = min(len(vectors), lists * TRAINING_POINTS)
+    sample = np.sort(rng.choice(len(vectors), wanted, replace=False))
+    training = np.ascontiguousarray(vectors[sample] * inverse)
+    kmeans = faiss.Kmeans(
+        vectors.shape[1], lists, niter=TRAINING_ROUNDS, seed=seed % (1 << 31),
+        min_points_per_centroid=1, max_points_per_centroid=TRAINING_POINTS,
+    )  # fmt: skip
+    kmeans.train(training)
+    return np.ascontiguousarray(kmeans.centroids, np.float32)
