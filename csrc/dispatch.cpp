@@ -79,100 +79,75 @@ namespace {
 // Marks a free slot; a set that holds this very number carries it in a flag beside the slots.
 constexpr uint64_t kFree = ~uint64_t{0};
 
-// Cuckoo hashing (Pagh, Rodler 2001): an element lies in one of two slots, both from one random
-// multiplication, so that a probe is two loads and no branch.
-inline void slots_of(uint64_t element, const HashSet& set, int64_t* first, int64_t* second) {
-    // Both halves of the product: of elements that end in many zero bits the lower half has too
-    // few values for two independent slots, and no multiplier would place them all.
-    const unsigned __int128 product =
-        static_cast<unsigned __int128>(element ^ ~set.multiplier) * set.multiplier;
-    const uint64_t mixed = static_cast<uint64_t>(product >> 64) ^ static_cast<uint64_t>(product);
-    *first = static_cast<int64_t>(mixed >> set.shift);
-    const uint64_t half = uint64_t{1} << (64 - set.shift);
-    *second = static_cast<int64_t>(half + (mixed & (half - 1)));
+// The overflow that is put up with: a look-up of each costs about as much as a few dozen elements.
+constexpr int64_t kOverflowShare = 64;
+constexpr int kAttempts = 8;
+
+int64_t buckets_for(int64_t elements) {
+    int64_t buckets = 16;
+    while (buckets < 2 * elements) buckets *= 2;  // of so many hardly any is asked for five times
+    return buckets;
 }
 
-// False if the element, or one that it displaced, found no place.
-bool cuckoo_insert(uint64_t element, const HashSet& set, uint64_t* slots) {
-    constexpr int kMostMoves = 200;
-    int64_t came_from = -1;
-    for (int move = 0; move < kMostMoves; ++move) {
-        int64_t first, second;
-        slots_of(element, set, &first, &second);
-        if (slots[first] == element || slots[second] == element) return true;
-        const int64_t slot = slots[first] == kFree || second == came_from ? first : second;
-        const uint64_t evicted = slots[slot];
-        slots[slot] = element;
-        if (evicted == kFree) return true;
-        element = evicted;
-        came_from = slot;
-    }
-    return false;
-}
-
+// Fills the table with this multiplier; how many elements found no place.
 template <typename Element>
-int64_t overlap(const Element* elements, int64_t n, const HashSet& set) {
-    int64_t shared = 0;
+int64_t fill_buckets(const uint64_t* elements, int64_t n, Element multiplier, int shift,
+                     int64_t buckets, Element* places, uint8_t* filled, uint64_t* overflow) {
+    // 0 asks bucket 0, and the highest bit alone one of the upper half.
+    std::memset(places, 0, static_cast<size_t>(buckets * kBucket) * sizeof(Element));
+    for (int64_t i = 0; i < kBucket; ++i) places[i] = Element{1} << (sizeof(Element) * 8 - 1);
+    std::memset(filled, 0, static_cast<size_t>(buckets));
+    int64_t over = 0;
     for (int64_t i = 0; i < n; ++i) {
-        const uint64_t element = elements[i];
-        int64_t first, second;
-        slots_of(element, set, &first, &second);
-        int64_t here = (set.slots[first] == element) | (set.slots[second] == element);
-        if (sizeof(Element) == 8 && __builtin_expect(element == kFree, 0)) {
-            here = set.has_free_marker;
+        const Element element = static_cast<Element>(elements[i]);
+        if (element != elements[i]) continue;  // too large to be in any stored set
+        const int64_t bucket = static_cast<int64_t>(static_cast<Element>(element * multiplier) >> shift);
+        if (filled[bucket] == kBucket) {
+            overflow[over++] = element;
+        } else {
+            places[bucket * kBucket + filled[bucket]++] = element;
         }
-        shared += here;
     }
-    return shared;
+    return over;
 }
 
 template <typename Element>
-void jaccard_of_width(const StoredSets& sets, const int64_t* positions, int64_t count,
-                      const HashSet& query, float* out) {
-    const Element* elements = static_cast<const Element*>(sets.elements);
-    for (int64_t i = 0; i < count; ++i) {
-        const int64_t begin = sets.indptr[positions[i]];
-        const int64_t size = sets.indptr[positions[i] + 1] - begin;
-        const int64_t shared = overlap(elements + begin, size, query);
-        const int64_t joint = size + query.size - shared;
-        out[i] = joint == 0 ? 0.0f : static_cast<float>(shared) / static_cast<float>(joint);
+HashSet build_of_width(const uint64_t* elements, int64_t n, uint64_t salt, uint64_t* memory) {
+    const int64_t buckets = buckets_for(n);
+    int bits = 0;
+    while ((int64_t{1} << bits) < buckets) ++bits;
+    Element* places = reinterpret_cast<Element*>(memory);
+    uint64_t* overflow = memory + buckets * kBucket;
+    uint8_t* filled = reinterpret_cast<uint8_t*>(overflow + n);
+    HashSet set{places, overflow, 0, salt, static_cast<int>(sizeof(Element)) * 8 - bits, n};
+    for (int attempt = 0; attempt < kAttempts; ++attempt) {
+        set.multiplier = mix64(set.multiplier) | 1;
+        set.overflow_count = fill_buckets<Element>(elements, n, static_cast<Element>(set.multiplier),
+                                                   set.shift, buckets, places, filled, overflow);
+        if (set.overflow_count * kOverflowShare <= n) break;
     }
+    return set;
 }
 
 }  // namespace
 
 int64_t one_permutation_scratch(int64_t values) { return (values + 63) / 64; }
 
-int64_t hash_set_slots(int64_t elements) {
-    int64_t half = 16;
-    while (2 * half < 3 * elements) half *= 2;  // a third full: insertion hardly ever fails
-    return 2 * half;
+int64_t hash_set_words(int64_t elements) {
+    const int64_t buckets = buckets_for(elements);
+    return buckets * kBucket + elements + (buckets + 7) / 8;
 }
 
-HashSet hash_set_build(const uint64_t* elements, int64_t n, uint64_t salt, int64_t slot_count,
-                       uint64_t* slots) {
-    int bits = 0;
-    while ((int64_t{2} << bits) < slot_count) ++bits;
-    HashSet set{slots, slot_count, mix64(salt) | 1, 64 - bits, n, false};
-    for (bool placed = false; !placed; set.multiplier = mix64(set.multiplier) | 1) {
-        std::memset(slots, 0xff, static_cast<size_t>(slot_count) * sizeof(uint64_t));
-        placed = true;
-        for (int64_t i = 0; i < n && placed; ++i) {
-            set.has_free_marker |= elements[i] == kFree;
-            placed = elements[i] == kFree || cuckoo_insert(elements[i], set, slots);
-        }
-        if (placed) break;
-    }
-    return set;
+HashSet hash_set_build(const uint64_t* elements, int64_t n, uint64_t salt, int width,
+                       uint64_t* memory) {
+    return width == 4 ? build_of_width<uint32_t>(elements, n, salt, memory)
+                      : build_of_width<uint64_t>(elements, n, salt, memory);
 }
 
-void jaccard(const StoredSets& sets, const int64_t* positions, int64_t count, const HashSet& query,
-             float* out) {
-    if (sets.width == 4) {
-        jaccard_of_width<uint32_t>(sets, positions, count, query, out);
-    } else {
-        jaccard_of_width<uint64_t>(sets, positions, count, query, out);
-    }
+int64_t element_map_slots(int64_t elements) {
+    int64_t slots = 32;
+    while (slots < 3 * elements) slots *= 2;
+    return slots;
 }
 
 ElementMap element_map_build(const uint64_t* elements, int64_t n, uint64_t salt,
@@ -234,8 +209,10 @@ int64_t insert_hits(const Candidates& candidates, int64_t begin, int64_t end, in
                     int64_t* hits, float* scores) {
     for (int64_t i = begin; i < end; ++i) {
         const float score = scores[i];
-        const int64_t id = candidates.ids[candidates.positions[i]];
         if (!(score >= candidates.min_score)) continue;
+        // Most candidates are not among the best; their ids are not even read.
+        if (kept == candidates.k && score < scores[kept - 1]) continue;
+        const int64_t id = candidates.ids[candidates.positions[i]];
         const auto precedes = [&](int64_t at) {
             return score > scores[at] || (score == scores[at] && id < hits[at]);
         };
@@ -256,19 +233,21 @@ int64_t insert_hits(const Candidates& candidates, int64_t begin, int64_t end, in
 template <typename Score, typename Fetch>
 int64_t rerank(const Candidates& candidates, int64_t* hits, float* scores, const Score& score,
                const Fetch& fetch) {
-    constexpr int64_t kAtOnce = 8;
+    constexpr int64_t kAtOnce = 8, kAhead = 2 * kAtOnce;
     const auto size_at = [&](int64_t begin) {
         const int64_t left = candidates.count - begin;
         return left < kAtOnce ? left : kAtOnce;
     };
     int64_t kept = 0;
-    fetch(0, size_at(0));
+    for (int64_t begin = 0; begin < kAhead && begin < candidates.count; begin += kAtOnce) {
+        fetch(begin, size_at(begin));
+    }
     for (int64_t begin = 0; begin < candidates.count; begin += kAtOnce) {
         const bool full = kept == candidates.k;
         const float bar = full ? scores[kept - 1] : candidates.min_score;
         if (candidates.highest[candidates.distances[begin]] < bar) break;
-        const int64_t end = begin + size_at(begin);
-        if (end < candidates.count) fetch(end, size_at(end));
+        const int64_t end = begin + size_at(begin), ahead = begin + kAhead;
+        if (ahead < candidates.count) fetch(ahead, size_at(ahead));
         score(begin, end - begin);
         kept = insert_hits(candidates, begin, end, kept, hits, scores);
     }
@@ -285,7 +264,7 @@ inline void fetch_bytes(const void* data, int64_t bytes) {
 
 }  // namespace
 
-int64_t rerank_sets(const StoredSets& sets, const HashSet& query, const Candidates& candidates,
+int64_t rerank_sets(const Kernels& kernels, const StoredSets& sets, const HashSet& query, const Candidates& candidates,
                     int64_t* hits, float* scores) {
     for (int64_t i = 0; i < candidates.count; ++i) {
         __builtin_prefetch(sets.indptr + candidates.positions[i]);
@@ -293,7 +272,7 @@ int64_t rerank_sets(const StoredSets& sets, const HashSet& query, const Candidat
     return rerank(
         candidates, hits, scores,
         [&](int64_t begin, int64_t count) {
-            jaccard(sets, candidates.positions + begin, count, query, scores + begin);
+            kernels.jaccard(sets, candidates.positions + begin, count, query, scores + begin);
         },
         [&](int64_t begin, int64_t count) {
             for (int64_t i = begin; i < begin + count; ++i) {

@@ -58,6 +58,7 @@ CLOSEBY_INLINE int popcount(uint64_t x) {
 #include "projection.inl"
 #include "group_test.inl"
 #include "scan.inl"
+#include "overlap.inl"
 #include "maxip.inl"
 
 #define CLOSEBY_STRING_(x) #x
@@ -67,6 +68,7 @@ extern const Kernels kernels;
 const Kernels kernels = {
     CLOSEBY_STRING(CLOSEBY_ISA), minhash_permutation, minhash_keys, minhash_sketch, srp_bits,
     group_query,                 group_counts,        sketch_scan,         inner_products,
+    jaccard,
 };
 
 extern const MaxIPKernels maxip_kernels;

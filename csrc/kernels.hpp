@@ -45,6 +45,43 @@ struct Postings {
     int32_t range_bits;
 };
 
+// A query set as a table of buckets (see overlap.inl). The multiplier comes from a random salt and
+// decides only where elements lie, so that nobody can choose elements that collide; answers do not
+// depend on it.
+constexpr int64_t kBucket = 4;
+struct HashSet {
+    const void* places;  // [buckets][kBucket] elements as wide as those of the stored sets
+    const uint64_t* overflow;  // elements whose bucket is full, rising
+    int64_t overflow_count;
+    uint64_t multiplier;
+    int shift;
+    int64_t size;
+};
+
+// The first bytes of a sketch, which lie apart from the rest (see scan.inl).
+constexpr int64_t kCoarseBytes = 16;
+// Coarse distances are looked through so many at a time.
+constexpr int64_t kScanBlock = 32;
+
+// What one query scans.
+struct SketchScan {
+    const uint8_t* coarse;  // [points][kCoarseBytes]
+    const uint8_t* fine;    // [points][fine_bytes]
+    int64_t fine_bytes;     // 0, 16 or 48
+    const uint8_t* dead;    // bit set of removed points, or null
+    int64_t points;
+    int64_t group_size;
+    const int64_t* cells;
+    int64_t cell_count;
+    int64_t shortlist;  // how many by coarse distance are ranked by all of the sketch, >= want
+    int64_t want;
+};
+struct ScanScratch {
+    uint8_t* coarse;      // [cell_count * group_size + kScanBlock]
+    int64_t* positions;   // [shortlist]
+    uint16_t* distances;  // [shortlist]
+};
+
 struct Kernels {
     const char* name;
 
@@ -68,15 +105,16 @@ struct Kernels {
     void (*group_counts)(const GroupTests& tests, const uint32_t* keys, uint64_t* scratch,
                          uint16_t* counts);
     // The best `want` points of the given cells by sketch, by rising distance (bits that differ),
-    // then position. Cells must rise where distances tie. Returns how many were written.
-    // distances: uint16 scratch, one for each point scanned.
-    int64_t (*sketch_scan)(const uint8_t* sketches, int64_t sketch_bytes, const uint8_t* query,
-                           const int64_t* cells, int64_t cell_count, int64_t group_size,
-                           int64_t points, const uint8_t* dead, int64_t want,
-                           uint16_t* distances, int64_t* positions_out, uint16_t* distances_out);
+    // then in the order of the scan. Returns how many were written.
+    int64_t (*sketch_scan)(const SketchScan& scan, const uint8_t* query, const ScanScratch& scratch,
+                           int64_t* positions_out, uint16_t* distances_out);
     // Inner products of one query with chosen rows, summed in a fixed order.
     void (*inner_products)(const float* vectors, int64_t dim, const int64_t* positions,
                            int64_t count, const float* query, float* out);
+    // Exact Jaccard similarity of the query with chosen stored sets; 0 where both are empty. The
+    // query's table must be made for elements of the width of the stored ones.
+    void (*jaccard)(const StoredSets& sets, const int64_t* positions, int64_t count,
+                    const HashSet& query, float* out);
 };
 
 // nullptr if this machine or build lacks it. Names: "baseline", "avx2".
@@ -137,22 +175,12 @@ int64_t paper_decode(const PaperCells& cells, const uint16_t* counts, int32_t ta
 
 // --- exact re-rank (dispatch.cpp) -------------------------------------------------------------
 
-// A query set as a cuckoo hash table. The multiplier comes from a random salt and decides only
-// where elements lie, so that nobody can choose elements that collide; answers do not depend on it.
-struct HashSet {
-    const uint64_t* slots;
-    int64_t slot_count;  // two halves, each a power of two
-    uint64_t multiplier;
-    int shift;
-    int64_t size;
-    bool has_free_marker;
-};
-int64_t hash_set_slots(int64_t elements);
-HashSet hash_set_build(const uint64_t* elements, int64_t n, uint64_t salt, int64_t slot_count,
-                       uint64_t* slots);
-// Exact Jaccard similarity of the query with chosen stored sets; 0 where both are empty.
-void jaccard(const StoredSets& sets, const int64_t* positions, int64_t count, const HashSet& query,
-             float* out);
+// uint64 words that the table of a set of so many elements needs, whatever their width.
+int64_t hash_set_words(int64_t elements);
+// width: 4 or 8, of the elements of the stored sets. memory: hash_set_words(n) words, aligned to
+// 32 bytes is fastest.
+HashSet hash_set_build(const uint64_t* elements, int64_t n, uint64_t salt, int width,
+                       uint64_t* memory);
 
 // The distinct elements of several query sets, and which queries hold each: query numbers
 // holders[first[e] .. first[e + 1]) of the e-th element. Made by element_map_build.
@@ -164,6 +192,7 @@ struct ElementMap {
     int shift;
     int32_t marker_number;  // the element that marks free slots, or -1
 };
+int64_t element_map_slots(int64_t elements);
 ElementMap element_map_build(const uint64_t* elements, int64_t n, uint64_t salt,
                              int64_t slot_count, uint64_t* slots, int32_t* numbers);
 // Exact Jaccard similarity of every set with every query, each set read once: out[query][set].
@@ -186,7 +215,7 @@ struct Candidates {
 };
 // The k best candidates by exact score: falling score, then rising id. hits and scores have room
 // for all candidates; returns how many of the first k places are hits.
-int64_t rerank_sets(const StoredSets& sets, const HashSet& query, const Candidates& candidates,
+int64_t rerank_sets(const Kernels& kernels, const StoredSets& sets, const HashSet& query, const Candidates& candidates,
                     int64_t* hits, float* scores);
 int64_t rerank_vectors(const Kernels& kernels, const float* vectors, int64_t dim,
                        const float* query, const Candidates& candidates, int64_t* hits,

@@ -7,6 +7,9 @@ Array = npt.NDArray[Any]
 
 STRIDE_ALIGNMENT: int
 SKETCH_BYTES: tuple[int, ...]
+COARSE_BYTES: int
+SHORTLIST: int
+LEAST_SHORTLIST: int
 
 def instruction_set() -> str: ...
 def instruction_sets() -> list[str]: ...
@@ -32,10 +35,12 @@ def paper_search(
 
 class SegmentView:
     points: int
+    sketch_bytes: int
+    any_dead: bool
     group_size: int
     def __init__(
         self,
-        sketches: Array,
+        sketches: tuple[Array, Array],
         ids: Array,
         points: int,
         dead: Array | None,

@@ -41,6 +41,26 @@ cdef extern from "kernels.hpp" namespace "closeby" nogil:
     cdef cppclass HashSet:
         pass
 
+    const int64_t kCoarseBytes
+    const int64_t kScanBlock
+
+    cdef cppclass SketchScan:
+        const uint8_t* coarse
+        const uint8_t* fine
+        int64_t fine_bytes
+        const uint8_t* dead
+        int64_t points
+        int64_t group_size
+        const int64_t* cells
+        int64_t cell_count
+        int64_t shortlist
+        int64_t want
+
+    cdef cppclass ScanScratch:
+        uint8_t* coarse
+        int64_t* positions
+        uint16_t* distances
+
     cdef cppclass Kernels:
         const char* name
         void (*minhash_permutation)(const Sets&, const uint32_t*, const uint32_t*, int64_t,
@@ -53,11 +73,12 @@ cdef extern from "kernels.hpp" namespace "closeby" nogil:
         int64_t (*group_query)(const GroupTests&, const uint32_t*, int64_t, uint64_t*,
                                int64_t*) noexcept
         void (*group_counts)(const GroupTests&, const uint32_t*, uint64_t*, uint16_t*) noexcept
-        int64_t (*sketch_scan)(const uint8_t*, int64_t, const uint8_t*, const int64_t*, int64_t,
-                               int64_t, int64_t, const uint8_t*, int64_t, uint16_t*, int64_t*,
+        int64_t (*sketch_scan)(const SketchScan&, const uint8_t*, const ScanScratch&, int64_t*,
                                uint16_t*) noexcept
         void (*inner_products)(const float*, int64_t, const int64_t*, int64_t, const float*,
                                float*) noexcept
+        void (*jaccard)(const StoredSets&, const int64_t*, int64_t, const HashSet&,
+                        float*) noexcept
 
     const Kernels* kernels_by_name(const char*) noexcept
     const Kernels* best_kernels() noexcept
@@ -84,9 +105,9 @@ cdef extern from "kernels.hpp" namespace "closeby" nogil:
                       int64_t, int64_t) noexcept
     int64_t paper_decode(const PaperCells&, const uint16_t*, int32_t, int64_t,
                          const PaperScratch&, int64_t*, uint16_t*) noexcept
-    int64_t hash_set_slots(int64_t) noexcept
-    HashSet hash_set_build(const uint64_t*, int64_t, uint64_t, int64_t, uint64_t*) noexcept
-    void jaccard(const StoredSets&, const int64_t*, int64_t, const HashSet&, float*) noexcept
+    int64_t hash_set_words(int64_t) noexcept
+    HashSet hash_set_build(const uint64_t*, int64_t, uint64_t, int, uint64_t*) noexcept
+    int64_t element_map_slots(int64_t) noexcept
     cdef cppclass ElementMap:
         pass
     ElementMap element_map_build(const uint64_t*, int64_t, uint64_t, int64_t, uint64_t*,
@@ -101,7 +122,7 @@ cdef extern from "kernels.hpp" namespace "closeby" nogil:
         const float* highest
         int64_t k
         float min_score
-    int64_t rerank_sets(const StoredSets&, const HashSet&, const Candidates&, int64_t*,
+    int64_t rerank_sets(const Kernels&, const StoredSets&, const HashSet&, const Candidates&, int64_t*,
                         float*) noexcept
     int64_t rerank_vectors(const Kernels&, const float*, int64_t, const float*, const Candidates&,
                            int64_t*, float*) noexcept
@@ -119,6 +140,11 @@ cdef const Kernels* _kernels = best_kernels()
 # Rows of a bitmap are read in vectors of this many bytes.
 STRIDE_ALIGNMENT = 32
 SKETCH_BYTES = (16, 32, 64)
+COARSE_BYTES = kCoarseBytes
+# So many points for each candidate wanted are ranked by the whole sketch, the others by its first
+# bytes only.
+SHORTLIST = 6
+LEAST_SHORTLIST = 256
 # Far more than any tuning wants; so small that no product of sizes below can wrap around.
 MAX_GROUP_SIZE = 1 << 24
 
@@ -349,7 +375,7 @@ cdef class SegmentView:
 
     Without bitmaps and postings all points are scanned.
 
-    sketches     uint8 (capacity, 16 | 32 | 64)
+    sketches     uint8 (capacity, 16) and (capacity, 0 | 16 | 48), their first bytes and the rest
     ids          int64 (capacity,), what hits are called
     points       how many places are filled
     dead         uint8 (ceil(capacity / 8),) bit set of removed points, or None
@@ -363,7 +389,10 @@ cdef class SegmentView:
 
     cdef readonly object arrays  # keeps everything alive
     cdef const uint8_t[:, :, ::1] bitmaps
-    cdef const uint8_t[:, ::1] sketches
+    cdef const uint8_t[:, ::1] coarse
+    cdef const uint8_t[:, ::1] fine
+    cdef readonly int64_t sketch_bytes
+    cdef public bint any_dead  # whether a bit of `dead` is set
     cdef const int64_t[::1] ids
     cdef const uint8_t[::1] dead
     cdef const int64_t[::1] indptr
@@ -380,13 +409,17 @@ cdef class SegmentView:
     def __init__(self, sketches, ids, int64_t points, dead, sets, vectors, *, bitmaps=None,
                  int64_t group_size=1, postings=None):
         self.arrays = (bitmaps, postings, sketches, ids, dead, sets, vectors)
-        self.sketches = sketches
+        self.coarse, self.fine = sketches
         self.ids = ids
         self.points = points
         self.dead = dead
-        if points < 0 or points > self.sketches.shape[0] or points > self.ids.shape[0]:
-            raise ValueError("sketches and ids must hold all the points")
-        if self.sketches.shape[1] not in SKETCH_BYTES:
+        self.any_dead = dead is not None
+        self.sketch_bytes = self.coarse.shape[1] + self.fine.shape[1]
+        if points < 0 or points > self.coarse.shape[0] or points > self.fine.shape[0]:
+            raise ValueError("sketches must hold all the points")
+        if points > self.ids.shape[0]:
+            raise ValueError("ids must hold all the points")
+        if self.coarse.shape[1] != COARSE_BYTES or self.sketch_bytes not in SKETCH_BYTES:
             raise ValueError(f"a sketch has {SKETCH_BYTES} bytes")
         if dead is not None and self.dead.shape[0] * 8 < points:
             raise ValueError("dead must hold a bit for each point")
@@ -453,14 +486,14 @@ cdef class SegmentView:
             raise ValueError("one key for each table")
         if self.tables.tables and keys.shape[1] != self.tables.tables:
             raise ValueError("one key for each table")
-        if sketches.shape[1] != self.sketches.shape[1]:
+        if sketches.shape[1] != self.sketch_bytes:
             raise ValueError("the query's sketch must be as long as the segment's")
         if breadth < 1 or k < 1 or candidates < k:
             raise ValueError("breadth and k must be positive, candidates at least k")
         return 0
 
     cdef int _check_highest(self, const float[::1] highest) except -1:
-        if highest.shape[0] != self.sketches.shape[1] * 8 + 1:
+        if highest.shape[0] != self.sketch_bytes * 8 + 1:
             raise ValueError("highest must hold a score for each sketch distance")
         return 0
 
@@ -468,7 +501,8 @@ cdef class SegmentView:
                    const uint8_t[:, ::1] sketches not None, int64_t breadth, int64_t candidates):
         """Selection and sketch scan only: (positions int64, distances uint16), (q, candidates).
 
-        breadth: so many cells of the bitmaps, or tables of the postings, are looked at. Unfilled places are -1 and 65535; order is by distance, then position.
+        breadth: so many cells of the bitmaps, or tables of the postings, are looked at.
+        Unfilled places are -1 and 65535; order is by distance, then as scanned.
         """
         self._check(keys, sketches, breadth, candidates, 1)
         cdef int64_t q, found, queries = keys.shape[0]
@@ -500,15 +534,15 @@ cdef class SegmentView:
         cdef Sets queries = _sets(indptr, indices)
         if queries.n != keys.shape[0] or self.sets.indptr == NULL:
             raise ValueError("one query set for each row of keys, on a segment of sets")
-        cdef int64_t q, i, found, kept, size, slot_count, most = 0
+        cdef int64_t q, i, found, kept, size, most = 0
         for q in range(queries.n):
             size = indptr[q + 1] - indptr[q]
             if size > most:
                 most = size
-        slots = np.empty(hash_set_slots(most), np.uint64)
+        words = np.empty(hash_set_words(most), np.uint64)
         ids = np.full((queries.n, k), -1, np.int64)
         scores = np.full((queries.n, k), np.nan, np.float32)
-        cdef uint64_t[::1] slots_view = slots
+        cdef uint64_t[::1] words_view = words
         cdef int64_t[:, ::1] ids_view = ids
         cdef float[:, ::1] scores_view = scores
         cdef Workspace work = Workspace(self, breadth, candidates)
@@ -522,10 +556,10 @@ cdef class SegmentView:
                 if size == 0:
                     continue
                 found = work.scan(self, &keys[q, 0], &sketches[q, 0])
-                slot_count = hash_set_slots(size)
-                query = hash_set_build(&indices[indptr[q]], size, salt, slot_count, &slots_view[0])
+                query = hash_set_build(&indices[indptr[q]], size, salt, self.sets.width,
+                                       &words_view[0])
                 ranked = work.ranked(self, found, highest, k, min_score)
-                kept = rerank_sets(self.sets, query, ranked, work.hits, work.scores)
+                kept = rerank_sets(_kernels[0], self.sets, query, ranked, work.hits, work.scores)
                 for i in range(kept):
                     ids_view[q, i] = work.hits[i]
                     scores_view[q, i] = work.scores[i]
@@ -576,7 +610,8 @@ cdef class Workspace:
     cdef int64_t* positions
     cdef int64_t* hits
     cdef uint64_t* counts
-    cdef uint16_t* all_distances
+    cdef SketchScan sketches
+    cdef ScanScratch scratch
     cdef uint16_t* distances
     cdef float* scores
     cdef uint64_t* marks
@@ -586,6 +621,7 @@ cdef class Workspace:
         cdef int64_t[::1] i8
         cdef uint64_t[::1] u8
         cdef uint16_t[::1] u2
+        cdef uint8_t[::1] u1
         cdef float[::1] f4
         # With postings, cells are points, and any number of them may share a bucket.
         cdef bint by_postings = segment.tables.tables > 0
@@ -605,7 +641,23 @@ cdef class Workspace:
         i8 = self._new(self.wanted, np.int64); self.hits = &i8[0]
         u8 = self._new(1 + group_scratch(segment.tests.stride, segment.tests.tables), np.uint64)
         self.counts = &u8[0]
-        u2 = self._new(scanned, np.uint16); self.all_distances = &u2[0]
+        # A cell that holds all points may have room for many more.
+        self.sketches.group_size = min(segment.group_size, max(1, segment.points))
+        u1 = self._new(most * self.sketches.group_size + kScanBlock, np.uint8); self.scratch.coarse = &u1[0]
+        self.sketches.want = self.wanted
+        self.sketches.shortlist = self.wanted
+        if segment.fine.shape[1]:
+            self.sketches.shortlist = min(
+                scanned, max(SHORTLIST * self.wanted, <int64_t>LEAST_SHORTLIST))
+        i8 = self._new(self.sketches.shortlist, np.int64); self.scratch.positions = &i8[0]
+        u2 = self._new(self.sketches.shortlist, np.uint16); self.scratch.distances = &u2[0]
+        self.sketches.coarse = &segment.coarse[0, 0] if segment.points else NULL
+        self.sketches.fine_bytes = segment.fine.shape[1]
+        self.sketches.fine = NULL
+        if segment.points and self.sketches.fine_bytes:
+            self.sketches.fine = &segment.fine[0, 0]
+        self.sketches.dead = &segment.dead[0] if segment.any_dead and segment.points else NULL
+        self.sketches.points = segment.points
         u2 = self.distances_array = self._new(self.wanted, np.uint16); self.distances = &u2[0]
         f4 = self._new(self.wanted, np.float32); self.scores = &f4[0]
 
@@ -626,11 +678,10 @@ cdef class Workspace:
         else:
             cells = _kernels.group_query(
                 segment.tests, keys, self.breadth, self.counts, self.cells)
+        self.sketches.cells = self.cells
+        self.sketches.cell_count = cells
         return _kernels.sketch_scan(
-            &segment.sketches[0, 0], segment.sketches.shape[1], sketch, self.cells, cells,
-            segment.group_size, segment.points,
-            &segment.dead[0] if segment.dead is not None else NULL, self.wanted,
-            self.all_distances, self.positions, self.distances)
+            self.sketches, sketch, self.scratch, self.positions, self.distances)
 
     def done(self, SegmentView segment):
         """Leave the marks, which are clear again, to the next search."""
@@ -746,15 +797,15 @@ def jaccard_of_rows(const int64_t[::1] indptr not None, elements,
         if indptr[at] < 0 or indptr[at] > indptr[at + 1] or indptr[at + 1] > size:
             raise ValueError("indptr must not fall, and lie within the elements")
     out = np.empty(positions.shape[0], np.float32)
-    slots = np.empty(hash_set_slots(query.shape[0]), np.uint64)
+    words = np.empty(hash_set_words(query.shape[0]), np.uint64)
     cdef float[::1] out_view = out
-    cdef uint64_t[::1] slots_view = slots
+    cdef uint64_t[::1] words_view = words
     cdef HashSet hashed
     cdef const uint64_t* first = &query[0] if query.shape[0] else NULL
     if positions.shape[0]:
         with nogil:
-            hashed = hash_set_build(first, query.shape[0], salt, slots_view.shape[0], &slots_view[0])
-            jaccard(sets, &positions[0], positions.shape[0], hashed, &out_view[0])
+            hashed = hash_set_build(first, query.shape[0], salt, sets.width, &words_view[0])
+            _kernels.jaccard(sets, &positions[0], positions.shape[0], hashed, &out_view[0])
     return out
 
 
@@ -779,7 +830,7 @@ def jaccard_of_all(const int64_t[::1] indptr not None, const uint64_t[::1] indic
     cdef const int64_t[::1] first = np.searchsorted(
         inverse[order], np.arange(len(distinct) + 1)).astype(np.int64)
     cdef const int64_t[::1] sizes_view = sizes
-    cdef uint64_t[::1] slots = np.empty(hash_set_slots(len(distinct)), np.uint64)
+    cdef uint64_t[::1] slots = np.empty(element_map_slots(len(distinct)), np.uint64)
     cdef int32_t[::1] numbers = np.empty(slots.shape[0], np.int32)
     cdef uint32_t[::1] shared = np.empty(queries.n, np.uint32)
     cdef float[:, ::1] view = out

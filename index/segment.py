@@ -66,6 +66,11 @@ def zeros(shapes: Shapes) -> Arrays:
     return {name: np.zeros(shape, dtype) for name, (dtype, shape) in shapes.items()}
 
 
+def split_sketches(sketches: UInt8Array) -> tuple[UInt8Array, UInt8Array]:
+    """The parts in which segments hold sketches: the first 16 bytes, and the rest."""
+    return sketches[:, : _native.COARSE_BYTES], sketches[:, _native.COARSE_BYTES :]
+
+
 def rows_of(features: Batch, rows: Int64Array) -> Batch:
     """Chosen rows of a batch."""
     return features.take(rows) if isinstance(features, SetBatch) else features[rows]
@@ -151,7 +156,8 @@ def _write_block(
     arrays: Arrays, start: int, block: Batch, family: Family, selector: Selector | None
 ) -> None:
     stop = start + len(block)
-    keys, arrays["sketches"][start:stop] = family.hash(block)
+    keys, sketches = family.hash(block)
+    arrays["coarse"][start:stop], arrays["fine"][start:stop] = split_sketches(sketches)
     if selector is not None:
         selector.insert(keys, start)
     if isinstance(block, SetBatch):
@@ -167,7 +173,7 @@ class Segment:
 
     Attributes:
         ids: int64 (n,), in the order of the cells.
-        sketches: uint8 (n, sketch bytes).
+        coarse, fine: uint8 (n, 16) and (n, 0 | 16 | 48), the parts of the sketches.
         selector: chooses candidates, or None when every query scans all sketches.
         sets: (indptr int64 (n + 1,), elements uint32 or uint64), or None.
         vectors: float32 (n, dim), or None.
@@ -177,14 +183,15 @@ class Segment:
     def __init__(
         self,
         ids: Int64Array,
-        sketches: UInt8Array,
+        coarse: UInt8Array,
+        fine: UInt8Array,
         selector: Selector | None,
         sets: tuple[Int64Array, npt.NDArray[np.uint32 | np.uint64]] | None,
         vectors: FloatArray | None,
         dead: UInt8Array | None = None,
     ) -> None:
         self.ids = ids
-        self.sketches = sketches
+        self.coarse, self.fine = coarse, fine
         self.selector = selector
         self.sets = sets
         self.vectors = vectors
@@ -195,8 +202,9 @@ class Segment:
         self._by_id: Int64Array | None = None
         selected = selector.native() if selector is not None else {}
         self._view = _native.SegmentView(
-            sketches, ids, len(ids), self.dead, sets, vectors, **selected
+            (coarse, fine), ids, len(ids), self.dead, sets, vectors, **selected
         )
+        self._view.any_dead = self.removed > 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -232,7 +240,8 @@ class Segment:
         n, shape = len(order), layout(len(order))
         shapes: Shapes = {
             "ids": (np.int64, (n,)),
-            "sketches": (np.uint8, (n, family.sketch_bits // 8)),
+            "coarse": (np.uint8, (n, _native.COARSE_BYTES)),
+            "fine": (np.uint8, (n, family.sketch_bits // 8 - _native.COARSE_BYTES)),
             "dead": (np.uint8, (-(-n // 8),)),
         } | selector_shapes(n, shape, family.tables)
         if isinstance(family, MinHashFamily):
@@ -262,12 +271,18 @@ class Segment:
         vectors = arrays.get("vectors")
         # A copy of `dead`: removals mark it, and the arrays may lie in a file.
         dead = np.array(arrays["dead"])
-        return cls(arrays["ids"], arrays["sketches"], selector, sets, vectors, dead)
+        coarse, fine = arrays["coarse"], arrays["fine"]
+        return cls(arrays["ids"], coarse, fine, selector, sets, vectors, dead)
 
     @property
     def arrays(self) -> Arrays:
         """All arrays by name; :meth:`of_arrays` is the inverse."""
-        named: Arrays = {"ids": self.ids, "sketches": self.sketches, "dead": self.dead}
+        named: Arrays = {
+            "ids": self.ids,
+            "coarse": self.coarse,
+            "fine": self.fine,
+            "dead": self.dead,
+        }
         if self.selector is not None:
             named |= self.selector.arrays
         if self.sets is not None:
@@ -325,7 +340,7 @@ class Segment:
         if self.sets is not None:
             features = self.sets[0].nbytes + self.sets[1].nbytes
         return _selector_bytes(self.selector) | {
-            "sketches": self.sketches.nbytes,
+            "sketches": self.coarse.nbytes + self.fine.nbytes,
             "ids": self.ids.nbytes + self.dead.nbytes,
             "features": features,
         }
@@ -353,7 +368,8 @@ class MutableSegment:
         self.capacity = capacity
         self._family = family
         self._ids = Column(np.int64)
-        self._sketches = Column(np.uint8, (family.sketch_bits // 8,))
+        self._coarse = Column(np.uint8, (_native.COARSE_BYTES,))
+        self._fine = Column(np.uint8, (family.sketch_bits // 8 - _native.COARSE_BYTES,))
         self._features = feature_column(like)
         shape = layout(capacity)
         self.selector: Selector | None = None
@@ -385,7 +401,9 @@ class MutableSegment:
         """Add hashed points; at most ``capacity - len(self)``."""
         first = len(self)
         self._features.append(features)
-        self._sketches.append(sketches)
+        coarse, fine = split_sketches(sketches)
+        self._coarse.append(coarse)
+        self._fine.append(fine)
         if self.selector is not None:
             self.selector.insert(keys, first)
         self._ids.append(ids)
@@ -398,7 +416,7 @@ class MutableSegment:
         sets = (features.indptr, features.indices) if isinstance(features, SetBatch) else None
         vectors = None if isinstance(features, SetBatch) else features
         self._view = _native.SegmentView(
-            self._sketches.snapshot(),
+            (self._coarse.snapshot(), self._fine.snapshot()),
             self._ids.snapshot(),
             len(self._ids),
             self.dead,
@@ -406,6 +424,7 @@ class MutableSegment:
             vectors,
             **(self.selector.native() if self.selector is not None else {}),
         )
+        self._view.any_dead = self.removed > 0
 
     def search(
         self, queries: HashedQueries, effort: Effort, k: int, min_score: float
@@ -436,7 +455,7 @@ class MutableSegment:
     def nbytes(self) -> dict[str, int]:
         """See :attr:`Segment.nbytes`."""
         return _selector_bytes(self.selector) | {
-            "sketches": self._sketches.nbytes,
+            "sketches": self._coarse.nbytes + self._fine.nbytes,
             "ids": self._ids.nbytes + self.dead.nbytes,
             "features": self._features.nbytes,
         }
@@ -487,6 +506,7 @@ def _mark_dead(
 ) -> Int64Array:
     fresh = ~_is_dead(segment.dead, places)
     places, ids = places[fresh], ids[fresh]
+    segment._view.any_dead = segment._view.any_dead or len(places) > 0
     np.bitwise_or.at(segment.dead, places >> 3, (1 << (places & 7)).astype(np.uint8))
     segment.removed += len(places)
     return ids

@@ -518,7 +518,7 @@ class SegmentedIndex(ABC):
             raise ValueError("a segment is of another kind of index")
         tables = self.tables if selector is None else selector.tables
         dim = None if segment.vectors is None else segment.vectors.shape[1]
-        bits = segment.sketches.shape[1] * 8
+        bits = (segment.coarse.shape[1] + segment.fine.shape[1]) * 8
         if (tables, bits, dim) != (self.tables, self.sketch_bits, self.dim):
             raise ValueError("a segment does not fit the parameters of the index")
 

@@ -161,16 +161,23 @@ def sketch_scan(
     positions: Iterable[int],
     removed: set[int],
     want: int,
+    shortlist: int | None = None,
 ) -> list[tuple[int, int]]:
-    """(distance, position) of the `want` nearest sketches; ties by place in `positions`."""
-    scanned = []
-    for place, position in enumerate(positions):
-        if position not in removed:
-            distance = sum(
-                int(a ^ b).bit_count() for a, b in zip(sketches[position], query, strict=True)
-            )
-            scanned.append((distance, place, position))
-    return [(distance, position) for distance, _, position in sorted(scanned)[:want]]
+    """(distance, position) of the `want` nearest sketches; ties by place in `positions`.
+
+    With a shortlist, of so many nearest by the first 16 bytes.
+    """
+    present = [position for position in positions if position not in removed]
+
+    def nearest(places: list[int], size: int, count: int | None) -> list[tuple[int, int]]:
+        ranked = [
+            (int(np.bitwise_count(sketches[present[i], :size] ^ query[:size]).sum()), i)
+            for i in places
+        ]
+        return sorted(ranked)[:count]
+
+    listed = sorted(i for _, i in nearest(list(range(len(present))), 16, shortlist))
+    return [(distance, present[i]) for distance, i in nearest(listed, len(query), want)]
 
 
 def jaccard(a: Iterable[int], b: Iterable[int]) -> np.float32:

@@ -45,7 +45,7 @@ def random_keys(seed: int, n: int, tables: int, different: int = 9) -> np.ndarra
 def view_of(keys: np.ndarray, range_bits: int, dead: Any = None, **changed: Any) -> Any:
     n = len(keys)
     parts = {
-        "sketches": np.zeros((n, 16), np.uint8),
+        "sketches": (np.zeros((n, 16), np.uint8), np.zeros((n, 0), np.uint8)),
         "ids": np.arange(n),
         "points": n,
         "dead": dead,

@@ -194,7 +194,7 @@ class Points:
         parts = {
             "bitmaps": self.bitmaps,
             "group_size": self.group_size,
-            "sketches": self.sketches,
+            "sketches": (self.sketches[:, :16].copy(), self.sketches[:, 16:].copy()),
             "ids": self.ids,
             "points": self.n,
             "dead": self.dead,
@@ -306,6 +306,24 @@ def test_sketch_scan_of_the_best_cells(
             )
 
 
+@pytest.mark.parametrize("sketch_bytes", [16, 32, 64])
+@pytest.mark.parametrize("want", [1, 30, 60])
+@pytest.mark.parametrize("group_size", [1, 7, 40])
+def test_sketch_scan_of_more_points_than_the_shortlist_takes(
+    sketch_bytes: int, want: int, group_size: int
+) -> None:
+    """Only a shortlist by the first bytes is ranked by the whole sketch; many tie for its end."""
+    points = Points(1500, sketch_bytes=sketch_bytes, group_size=group_size, different=1).insert()
+    points.remove(range(0, 1500, 3))
+    cells = 1200 // group_size
+    places = range(cells * group_size)  # every cell passes every test: the first are taken
+    listed = max(_native.SHORTLIST * want, _native.LEAST_SHORTLIST)
+    found = scanned(points.view(), points, cells, want)
+    for query, got in zip(points.query_sketches, found, strict=True):
+        expected = oracle.sketch_scan(points.sketches, query, places, points.removed, want, listed)
+        assert list(got.items()) == [(position, distance) for distance, position in expected]
+
+
 def test_sketch_distances_reach_every_value() -> None:
     points = Points(1, sketch_bytes=64)
     points.sketches = np.uint8([[255] * 64])
@@ -374,8 +392,7 @@ def test_jaccard_of_rows(sets: list[set[int]], query: set[int], salt: int) -> No
 
 
 @pytest.mark.parametrize("salt", [0, 1, HUGE, 0xDEADBEEF12345678])
-def test_jaccard_with_the_free_marker_and_full_slots(salt: int) -> None:
-    """The largest element marks free slots; it must still count where it is a member."""
+def test_jaccard_of_ranges_and_the_largest_element(salt: int) -> None:
     big = np.arange(1500, dtype=np.uint64)
     indptr, indices = csr([{HUGE}, {HUGE, 1}, {1}, set(), set(big.tolist()) | {HUGE}])
     every = np.arange(5, dtype=np.int64)
@@ -384,6 +401,37 @@ def test_jaccard_with_the_free_marker_and_full_slots(salt: int) -> None:
     assert got.tolist() == [np.float32(x) for x in (1 / 1501, 2 / 1501, 1 / 1501, 0, 1)]
     got = _native.jaccard_of_rows(indptr, indices, every, big, salt)
     assert got.tolist() == [np.float32(x) for x in (0, 1 / 1501, 1 / 1500, 0, 1500 / 1501)]
+
+
+@pytest.mark.parametrize("width", [np.uint32, np.uint64])
+@pytest.mark.parametrize("salt", [0, 7])
+def test_jaccard_where_buckets_overflow(width: Any, salt: int) -> None:
+    """Of so many elements some find their bucket full, and are looked up in the stored sets."""
+    query = np.unique(rng(salt).integers(0, 2**32, 200_000, np.uint64))
+    others = np.setdiff1d(rng(salt + 1).integers(0, 2**32, 1_000, np.uint64), query)
+    stored = [query, query[:70_000], query[1::2], others, query[-1:], query[:0]]
+    stored.append(np.sort(np.concatenate([query[::5], others])))
+    indptr = np.cumsum([0, *map(len, stored)]).astype(np.int64)
+    got = _native.jaccard_of_rows(
+        indptr, np.concatenate(stored).astype(width), np.arange(len(stored)), query, salt
+    )
+    shared = [len(np.intersect1d(row, query)) for row in stored]
+    joint = [len(np.union1d(row, query)) for row in stored]
+    assert got.tolist() == (np.float32(shared) / np.float32(joint)).tolist()
+
+
+FIRST = np.zeros(1, np.int64)
+
+
+@pytest.mark.parametrize("shift", [0, 12, 24])
+def test_jaccard_of_elements_that_differ_in_few_bits(shift: int) -> None:
+    """Zero, powers of two and multiples of one: what a multiplication hashes worst."""
+    numbers = np.unique(np.append(np.arange(256) << shift, 1 << np.arange(32))).astype(np.uint64)
+    for query in (numbers, numbers[1:], numbers[::3], numbers[-1:], numbers[:1]):
+        got = _native.jaccard_of_rows(
+            np.int64([0, len(numbers)]), numbers.astype(np.uint32), FIRST, query.copy(), 3
+        )
+        assert got.tolist() == [np.float32(len(query)) / np.float32(len(numbers))]
 
 
 @given(
@@ -729,6 +777,7 @@ def test_bad_arguments_are_refused(name: str, arguments: tuple[Any, ...]) -> Non
         getattr(_native, name)(*arguments)
 
 
+NO_MORE = np.zeros((20, 0), np.uint8)
 BAD_VIEWS: list[dict[str, Any]] = [
     {"points": 21},
     {"points": -1},
@@ -737,9 +786,14 @@ BAD_VIEWS: list[dict[str, Any]] = [
     {"group_size": -1},
     {"group_size": 2**32},
     {"group_size": 2**63 - 1},
-    {"sketches": POINTS.sketches[:, :15].copy()},
-    {"sketches": POINTS.sketches[:19]},
-    {"sketches": POINTS.sketches.astype(np.uint16)},
+    {"sketches": (POINTS.sketches[:, :15].copy(), NO_MORE)},
+    {"sketches": (POINTS.sketches[:19], NO_MORE)},
+    {"sketches": (POINTS.sketches, NO_MORE[:19])},
+    {"sketches": (POINTS.sketches, POINTS.sketches[:, :8].copy())},
+    {"sketches": (POINTS.sketches.astype(np.uint16), NO_MORE)},
+    {"sketches": (POINTS.sketches, None)},
+    {"sketches": (POINTS.sketches,)},
+    {"sketches": POINTS.sketches},
     {"sketches": None},
     {"ids": POINTS.ids[:19]},
     {"ids": POINTS.ids.astype(np.int32)},
