@@ -9,8 +9,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, cast
 
 import httpx
 
@@ -38,6 +40,9 @@ from .flows import (
 )
 
 T = TypeVar("T")
+
+PART_BYTES = 256 << 10
+"""A file is sent in parts of this size."""
 
 
 class BlockingDriver:
@@ -102,7 +107,8 @@ class BlockingDriver:
     def _open(self, request: Request) -> httpx.Response:
         _refuse_closed(self._http.is_closed)
         try:
-            answer = self._http.send(_http_request(self._http, request), stream=True)
+            outgoing = _http_request(self._http, request, None, None)
+            answer = self._http.send(outgoing, stream=True)
             if answer.status_code >= 400:
                 answer.read()
         except httpx.TransportError as error:
@@ -127,7 +133,9 @@ class BlockingDriver:
     def _send(self, request: Request) -> Response:
         _refuse_closed(self._http.is_closed)
         try:
-            return _response(self._http.send(_http_request(self._http, request)))
+            with _content(request) as (content, size):
+                outgoing = _http_request(self._http, request, content, size)
+                return _response(self._http.send(outgoing))
         except httpx.TransportError as error:
             raise _transport_error(error, self._http) from error
 
@@ -209,7 +217,8 @@ class AwaitingDriver:
     async def _open(self, request: Request) -> httpx.Response:
         _refuse_closed(self._http.is_closed)
         try:
-            answer = await self._http.send(_http_request(self._http, request), stream=True)
+            outgoing = _http_request(self._http, request, None, None)
+            answer = await self._http.send(outgoing, stream=True)
             if answer.status_code >= 400:
                 await answer.aread()
         except httpx.TransportError as error:
@@ -234,7 +243,11 @@ class AwaitingDriver:
     async def _send(self, request: Request) -> Response:
         _refuse_closed(self._http.is_closed)
         try:
-            return _response(await self._http.send(_http_request(self._http, request)))
+            with _content(request) as (content, size):
+                if size is not None:
+                    content = _in_threads(cast("Iterator[bytes]", content))
+                outgoing = _http_request(self._http, request, content, size)
+                return _response(await self._http.send(outgoing))
         except httpx.TransportError as error:
             raise _transport_error(error, self._http) from error
 
@@ -262,15 +275,49 @@ def _refuse_closed(closed: bool) -> None:
         raise ClientClosedError("this client is closed; make a new one")
 
 
-def _http_request(http: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Request:
-    headers = {} if request.body is None else {"content-type": request.media_type}
+Content = bytes | Iterator[bytes] | AsyncIterator[bytes] | None
+
+
+def _http_request(
+    http: httpx.Client | httpx.AsyncClient, request: Request, content: Content, size: int | None
+) -> httpx.Request:
+    headers = {} if content is None else {"content-type": request.media_type}
+    if size is not None:
+        headers["content-length"] = str(size)
     return http.build_request(
         request.method,
         request.path,
-        content=request.body,
+        content=content,
         params=request.params or None,
         headers=headers,
     )
+
+
+@contextmanager
+def _content(request: Request) -> Iterator[tuple[Content, int | None]]:
+    """The body of a request; of a file also its size, which is sent though it should grow."""
+    if not isinstance(request.body, Path):
+        yield request.body, None
+        return
+    with request.body.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        yield _parts(file, size, request.sent), size
+
+
+def _parts(file: BinaryIO, size: int, sent: Callable[[int], object] | None) -> Iterator[bytes]:
+    done = 0
+    while part := file.read(min(PART_BYTES, size - done)):
+        yield part
+        done += len(part)
+        if sent is not None:
+            sent(done)
+
+
+async def _in_threads(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """The same parts, read where they do not keep the event loop waiting."""
+    while (part := await asyncio.to_thread(next, parts, None)) is not None:
+        yield part
 
 
 def _response(answer: httpx.Response) -> Response:

@@ -177,6 +177,7 @@ _BY_CODE: dict[str, type[ApiError]] = {
     "not_found": NotFoundError,
     "collection_exists": ConflictError,
     "validation_error": ValidationError,
+    "import_failed": ValidationError,
     "malformed_json": ValidationError,
     "unsupported_media_type": ValidationError,
     "body_too_large": TooLargeError,

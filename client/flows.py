@@ -25,6 +25,7 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from .errors import ConnectError, ConnectionLostError, TransportError
@@ -35,13 +36,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request; ``path`` is relative to the client's URL, ``media_type`` the body's."""
+    """One HTTP request; ``path`` is relative to the client's URL, ``media_type`` the body's.
+
+    A ``Path`` as body is a file, sent as it is read; ``sent`` is told how many bytes were.
+    """
 
     method: str
     path: str
-    body: bytes | None = None
+    body: bytes | Path | None = None
     params: Mapping[str, str | int] = field(default_factory=dict)
     media_type: str = "application/json"
+    sent: Callable[[int], object] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from urllib.parse import quote
 
@@ -23,7 +25,7 @@ from .errors import (
     InvalidInputError,
 )
 from .faces import Operation
-from .flows import Flow, InFlight, Request, Send, Task, exchange
+from .flows import Flow, InFlight, Request, Response, Send, Task, exchange
 from .inputs import (
     Ids,
     OneSet,
@@ -356,6 +358,77 @@ class CollectionOperations(Generic[J]):
             answers.add,
         )
         return answers.in_order()
+
+    # --- imports ---------------------------------------------------------------------------------
+
+    @Operation
+    def import_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        on_server: bool = False,
+        format: str | None = None,  # noqa: A002
+        columns: Mapping[str, Any] | None = None,
+        on_error: Literal["skip", "stop"] = "skip",
+        id_prefix: str | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Flow[J]:
+        """Import the points of a file; the `Job` that does it, to be waited for.
+
+        The file is uploaded as it is read, ``progress(sent, total)`` told of its bytes; with
+        ``on_server`` it is one of the server's, under its ``import_roots``. ``format`` is found by
+        name and content unless given; ``columns`` are options of it (``{"column": "body"}``).
+        A row that cannot be a point is left out and counted, or ends the job
+        (``on_error="stop"``). ``id_prefix`` is put before each id.
+
+        Raises InvalidInputError if the file cannot be read, ValidationError if it is not what it
+        says, NotFoundError without the collection, RateLimitedError if too many jobs are waiting.
+        """
+        options = {
+            "format": format,
+            "columns": columns,
+            "on_error": on_error,
+            "id_prefix": id_prefix,
+        }
+        wanted = {name: value for name, value in options.items() if value is not None}
+        where = f"{self._path}/imports"
+        if on_server:
+            body = encode({"path": os.fspath(path), **wanted}, field="import_file")
+            response = yield from self._session.call("POST", where, body)
+        else:
+            response = yield from self._upload(where, Path(path), wanted, progress)
+        return self._job_type(self._session, self._session.read(response, "id", "state")["id"])
+
+    def _upload(
+        self,
+        where: str,
+        path: Path,
+        options: Mapping[str, Any],
+        progress: Callable[[int, int], object] | None,
+    ) -> Flow[Response]:
+        # As parameters: strings as they are, the rest as JSON.
+        params = {
+            name: value if isinstance(value, str) else encode(value, field=name).decode()
+            for name, value in options.items()
+        }
+        try:
+            total = path.stat().st_size
+            path.open("rb").close()
+        except OSError as error:
+            raise InvalidInputError(f"{path}: {error.strerror}", field="path") from error
+        request = Request(
+            "POST",
+            where,
+            path,
+            {"filename": path.name, **params},
+            "application/octet-stream",
+            None if progress is None else lambda sent: progress(sent, total),
+        )
+        # Not repeated after a lost answer: that would import the file twice, to the same points.
+        response: Response = yield Send(request)
+        if response.status >= 400:
+            raise api_error(response)
+        return response
 
     # --- snapshots -------------------------------------------------------------------------------
 

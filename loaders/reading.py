@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ def open_points(
     limits: Limits | None = None,
     start_row: int = 1,
     options: Mapping[str, Any] | None = None,
+    on_read: Callable[[], object] | None = None,
 ) -> PointReader:
     """Open a file of points, compressed by gzip, xz or zstd or not at all.
 
@@ -75,6 +76,8 @@ def open_points(
         earlier reader of the same file this one gives what that one did not, and `report` counts
         from there on. Files whose rows have no ids are gone through without being parsed, or are
         sought in.
+    on_read: called after every 256 KiB at the latest, decompressed, also where no point is found;
+        what it raises ends the reading. (Not while a reader in a process of its own is at work.)
 
     Raises, at once:
         OSError: the file cannot be opened.
@@ -92,6 +95,6 @@ def open_points(
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
     if start_row < 1:
         raise ValueError(f"start_row is {start_row}; it must be at least 1")
-    source = Source(Path(path), limits)
+    source = Source(Path(path), limits, on_read)
     report = Report(source.path, on_error, start_row)
     return PointReader(source, detect(source, format, options), report, batch_size)

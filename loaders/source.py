@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
@@ -58,15 +58,22 @@ class Source:
 
     suffix: the extension in lower case, without that of the compression (`a.Fasta.gz`: `fasta`).
     head: the first 64 KiB, decompressed.
+    on_read: called before each chunk; what it raises ends the reading.
     bytes_read, bytes_total: of the file as it lies on disk, for a progress bar.
 
     Raises OSError if it cannot be opened, WrongFormatError if its compression is not what its name
     says, or none that is read here, DamagedFileError if it breaks off within the head.
     """
 
-    def __init__(self, path: Path, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        limits: Limits | None = None,
+        on_read: Callable[[], object] | None = None,
+    ) -> None:
         self.path = path
         self.limits = limits or Limits()
+        self._on_read = on_read
         self.bytes_total = path.stat().st_size
         self.bytes_read = 0
         suffixes = [suffix[1:].lower() for suffix in path.suffixes]
@@ -98,6 +105,8 @@ class Source:
                     raise MissingExtraError(self.path, "pyarrow") from error
                 if chunk is None:
                     return
+                if self._on_read is not None:
+                    self._on_read()
                 total += len(chunk)
                 if self.limits.total is not None and total > self.limits.total:
                     raise FileTooLargeError(

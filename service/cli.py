@@ -1,4 +1,4 @@
-"""The command line: `closeby serve | dedup | demo | version`."""
+"""The command line: `closeby serve | import | dedup | demo | version`."""
 
 from __future__ import annotations
 
@@ -199,6 +199,91 @@ def dedup(
             seed=seed,
         )
     )
+
+
+@app.command(name="import")
+def import_file(
+    collection: Annotated[str, typer.Argument(help="Made if there is none of that name.")],
+    file: Annotated[
+        Path, typer.Argument(help="Text by line, JSONL, CSV, FASTA, npy and more; .gz, .xz too.")
+    ],
+    url: Annotated[str, typer.Option(help="Of the server.")] = "http://127.0.0.1:8080",
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Of a new collection: jaccard, cosine or ip. [default: found]"),
+    ] = None,
+    shingles: Annotated[
+        int | None, typer.Option(help="A new collection of text, by n-grams of so many --unit.")
+    ] = None,
+    unit: Annotated[str, typer.Option(help="byte, char or word.")] = "byte",
+    words: Annotated[
+        int | None, typer.Option(help="A new collection of text, by n-grams of so many words.")
+    ] = None,
+    kmers: Annotated[
+        int | None, typer.Option(help="A new collection of sequences, by canonical k-mers.")
+    ] = None,
+    target_recall: Annotated[
+        float | None, typer.Option(help="Of a new collection. [default: .95]")
+    ] = None,
+    collection_threshold: Annotated[
+        float | None, typer.Option(help="`threshold` of a new collection. [default: .5, cosine .8]")
+    ] = None,
+    format: Annotated[  # noqa: A002
+        str | None, typer.Option(help="Of the file. [default: by name and content]")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help='Options of the format as JSON: \'{"column": "body"}\'.')
+    ] = None,
+    on_error: Annotated[str, typer.Option(help="A bad row: skip or stop.")] = "skip",
+    id_prefix: Annotated[
+        str | None, typer.Option(help="Put before each id; keeps rows of several files apart.")
+    ] = None,
+    on_server: Annotated[
+        bool, typer.Option("--on-server", help="FILE is one of the server's import_roots.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Until it is done, with a progress bar.")
+    ] = False,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File whose first line is the server's API key.")
+    ] = None,
+) -> None:
+    """Import a file into a collection of a server.
+
+    The collection is made if it does not exist, with features that suit the file unless flags say
+    others. Without --wait the id of the job is printed, and the import goes on.
+
+    For example:
+
+      closeby import urls urls.txt.gz --wait
+
+      closeby import genomes genomes.fasta --kmers 21 --wait --url http://10.0.0.5:8080
+
+      closeby import images embeddings.npy --metric cosine
+    """
+    from .import_command import ImportFlags, run_import_command
+
+    options = {
+        "format": format,
+        "columns": columns,
+        "on_error": on_error,
+        "id_prefix": id_prefix,
+    }
+    flags = ImportFlags(
+        url=url,
+        api_key_file=api_key_file,
+        metric=metric,
+        shingles=shingles,
+        unit=unit,
+        words=words,
+        kmers=kmers,
+        target_recall=target_recall,
+        collection_threshold=collection_threshold,
+        wait=wait,
+        on_server=on_server,
+        options=options,
+    )
+    raise typer.Exit(run_import_command(collection, file, flags))
 
 
 @app.command()

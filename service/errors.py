@@ -19,6 +19,7 @@
         │   ├── UnsupportedMediaTypeError     unsupported_media_type
         │   ├── ValidationError               validation_error
         │   ├── SnapshotDamagedError          snapshot_damaged
+        │   ├── ImportFileError               import_failed
         │   └── TooManyRequestsError          too_many_requests
         ├── UnavailableError                  the service cannot do it now; a retry may succeed
         │   ├── NotReadyError                 not_ready
@@ -52,6 +53,7 @@ __all__ = [
     "DataDirError",
     "DataDirLockedError",
     "FieldError",
+    "ImportFileError",
     "JobCancelledError",
     "JobInterruptedError",
     "JobNotFinishedError",
@@ -171,6 +173,12 @@ class SnapshotDamagedError(RequestError):
     """A snapshot is cut short, altered, or no snapshot at all; nothing was changed."""
 
     code = "snapshot_damaged"
+
+
+class ImportFileError(RequestError):
+    """The file of an import cannot be read, or is not one for this collection."""
+
+    code = "import_failed"
 
 
 class MethodNotAllowedError(RequestError):

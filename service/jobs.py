@@ -27,6 +27,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 import structlog
 from closeby.index.errors import ClosebyError
+from closeby.loaders import LoaderError
 
 from .errors import (
     CollectionNotFoundError,
@@ -430,12 +431,23 @@ class JobRunner:
             error=outcome if state == "failed" else None,
             errors=context.errors,
         )
-        if state != "done":
-            shutil.rmtree(self.folder / job.id, ignore_errors=True)
+        self._clear(job, keep_result=state == "done")
         log.info("job_finished", job=job.id, kind=job.kind, state=state)
         if self.on_finished is not None:
             self.on_finished(job.kind, state)
         self.tidy()
+
+    def _clear(self, job: Job, *, keep_result: bool) -> None:
+        """Remove the files of a finished job, all but its results."""
+        folder = self.folder / job.id
+        results = {f"result.{name}" for name in RESULT_TYPES} if keep_result else set()
+        with contextlib.suppress(OSError):
+            if not any((folder / name).exists() for name in results):
+                shutil.rmtree(folder)
+                return
+            for path in folder.iterdir():
+                if path.name not in results:
+                    path.unlink()
 
     def _beat(self) -> None:
         """Keep the leases of running jobs, until the last of them has stopped."""
@@ -465,6 +477,8 @@ def explain(error: ClosebyError | OSError) -> dict[str, Any]:
     """A job's failure as it is answered."""
     if isinstance(error, ServiceError):
         return {"code": error.code, "detail": error.detail}
+    if isinstance(error, LoaderError):
+        return {"code": "import_failed", "detail": error.reason}
     if isinstance(error, OSError):
         return {"code": "io_error", "detail": error.strerror or str(error)}
     return {"code": "invalid_input", "detail": str(error)}

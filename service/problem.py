@@ -47,6 +47,7 @@ PROBLEMS: dict[str, Problem] = {
     "body_too_large": Problem(413, "The body is too large"),
     "unsupported_media_type": Problem(415, "The body is not of a supported media type"),
     "validation_error": Problem(422, "The request is not valid"),
+    "import_failed": Problem(422, "The file cannot be imported"),
     "snapshot_damaged": Problem(422, "The snapshot is damaged"),
     "too_many_requests": Problem(429, "Too much work is waiting"),
     "internal_error": Problem(500, "Internal error"),

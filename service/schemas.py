@@ -292,6 +292,16 @@ class RestoreBody(_Model):
     replace: bool = Field(False, description="Whether a collection of that name is replaced.")
 
 
+class ImportBody(_Model):
+    """A file of the server's that is to be imported; with an upload, the options are parameters."""
+
+    path: str = Field(description="Absolute, or within one of the server's import_roots.")
+    format: str | None = Field(None, max_length=32)
+    columns: dict[str, Any] | None = None
+    on_error: Literal["skip", "stop"] = "skip"
+    id_prefix: str | None = Field(None, max_length=256)
+
+
 class JobProgress(_Model):
     """How far a job is; `rate` a second, `eta_s` seconds, null where nobody can tell."""
 
@@ -386,6 +396,7 @@ MODELS: list[type[BaseModel]] = [
     SnapshotAnswer,
     SnapshotList,
     RestoreBody,
+    ImportBody,
     JobAnswer,
     JobList,
     ProblemBody,

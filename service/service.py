@@ -30,6 +30,8 @@ class Service:
     metrics: Metrics
     watchers: int = 0
     """Streams of events that are open."""
+    uploads: int = 0
+    """Files that are being received."""
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -39,6 +41,15 @@ class Service:
             yield
         finally:
             self.watchers -= 1
+
+    @contextmanager
+    def uploading(self) -> Iterator[None]:
+        """Count one more file that is being received."""
+        self.uploads += 1
+        try:
+            yield
+        finally:
+            self.uploads -= 1
 
     async def read(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run a query in a query thread."""

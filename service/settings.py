@@ -111,6 +111,10 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(64 << 20, ge=1024, description="Bytes of one request body.")
     max_snapshot_bytes: int = Field(1 << 40, ge=1024, description="Bytes of an uploaded snapshot.")
+    max_import_bytes: int = Field(1 << 40, ge=1024, description="Bytes of an uploaded import.")
+    import_roots: tuple[Path, ...] = Field(
+        (), description="Directories under which files may be imported by their path."
+    )
     max_points: int = Field(
         10_000, ge=1, description="Points in one upsert, ids in one get or delete."
     )

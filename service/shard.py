@@ -41,7 +41,7 @@ from .log_reader import Seen
 from .log_rows import CollectionRecord, Durability, Entry, Op, point_id, point_key
 from .sealing import Sealer, Sealing, SealingEngine
 from .snapshots import Points
-from .store import Store
+from .store import Also, Store
 
 __all__ = ["Answer", "Hit", "Point", "PointBatch", "Sealing", "Search", "Shard", "make_engine"]
 
@@ -168,20 +168,44 @@ class Shard:
 
     # --- writing -------------------------------------------------------------------------------
 
-    def upsert(self, batch: PointBatch, durability: Durability = Durability.FSYNC) -> int:
+    def upsert(
+        self,
+        batch: PointBatch,
+        durability: Durability = Durability.FSYNC,
+        also: Also | None = None,
+    ) -> int:
         """Store points and make them searchable; the number of distinct ids.
 
         Of an id which is given twice the last one wins. On return the points are as safe and as
-        visible as `durability` says. Raises InvalidInputError with `row` (position in the batch)
-        if an input cannot be used, and what `Store.append` raises; then nothing was stored.
+        visible as `durability` says. `also`: see `Store.append`.
+
+        Raises InvalidInputError with `row` (position in the batch) if an input cannot be used, and
+        what `Store.append` raises; then nothing was stored.
         """
         self._check_ready()
         if len(batch.ids) == 0:
             return 0
         self._await_room()
         entries, ids, features = self._inputs.entries(batch, self._contents.engine)
-        self._put(entries, ids, features, durability)
+        self._put(entries, ids, features, durability, also)
         return len(entries)
+
+    def append(self, batch: PointBatch, also: Also | None = None) -> int:
+        """Store points for another process to apply; the number of distinct ids.
+
+        The shard need not be loaded. On return they are on disk. Raises as `upsert` does.
+        """
+        entries, _, _ = self._inputs.entries(batch, self._contents.engine)
+        if entries:
+            self._store.append(self.record.id, entries, also=also).result()
+        return len(entries)
+
+    def check(self, inputs: Sequence[Any]) -> None:
+        """Raise InvalidInputError, with `row` if it is known, if not all of `inputs` can be used.
+
+        The shard need not be loaded.
+        """
+        self._inputs.features(inputs, self._contents.engine)
 
     def put_rows(self, entries: Sequence[Entry], durability: Durability) -> None:
         """Store points that are encoded already: rows of another log, each point once.
@@ -200,9 +224,10 @@ class Shard:
         ids: Sequence[int | str],
         features: Features,
         durability: Durability,
+        also: Also | None = None,
     ) -> None:
         has_payload = [entry.payload is not None for entry in entries]
-        self._write(entries, Committed(ids, features, has_payload), durability)
+        self._write(entries, Committed(ids, features, has_payload), durability, also)
 
     def delete(self, ids: Sequence[int | str], durability: Durability = Durability.FSYNC) -> int:
         """Delete points; the number of those that existed. See `upsert` for `durability`."""
@@ -221,13 +246,20 @@ class Shard:
         self._write(entries, write, durability)
         return write.deleted if durability != Durability.NONE else len(live.seqs(known))
 
-    def _write(self, entries: Sequence[Entry], write: Committed, durability: Durability) -> None:
+    def _write(
+        self,
+        entries: Sequence[Entry],
+        write: Committed,
+        durability: Durability,
+        also: Also | None = None,
+    ) -> None:
         self._applying.check_room()
         durable: Future[int] = self._store.append(
             self.record.id,
             entries,
             lambda first, own_since: self._applying.committed(write, first, own_since),
             durable=durability == Durability.FSYNC,
+            also=also,
         )
         if durability == Durability.NONE:
             # In the store's thread; if a request applies right now, it or the next does ours.

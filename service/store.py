@@ -50,6 +50,7 @@ from .schema import (
 )
 
 __all__ = [
+    "Also",
     "CollectionRecord",
     "Durability",
     "Entry",
@@ -63,6 +64,9 @@ __all__ = [
 
 DELETE_ROWS = 500
 """Log rows removed in one transaction: bounds how long a write waits behind it."""
+
+Also = Callable[[sa.Connection], None]
+"""What is done in the transaction of a write."""
 
 
 class Store(LogReader):
@@ -211,7 +215,7 @@ class Store(LogReader):
         on_commit: Callable[[int, int], None] | None = None,
         *,
         durable: bool = True,
-        also: Callable[[sa.Connection], None] | None = None,
+        also: Also | None = None,
     ) -> Future[int]:
         """Queue `entries`; the future gives the seq of the first, once all are committed.
 

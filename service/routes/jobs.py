@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Annotated, Any, BinaryIO, Literal
 
 import orjson
+from closeby.service.deployment import Deployment
 from closeby.service.errors import (
     JobNotFinishedError,
     NoJobResultError,
@@ -54,6 +55,7 @@ async def list_jobs(
         jobs, more = service.deployment.jobs.jobs.page(
             limit, before=cursor, collection_name=collection, state=state
         )
+        _catch_up(service.deployment, jobs)
         return {
             "jobs": [describe_job(job) for job in jobs],
             "next_cursor": jobs[-1].id if more else None,
@@ -66,7 +68,7 @@ async def list_jobs(
 async def get_job(request: Request, job: JobId) -> Response:
     """State, progress, result or error of a job."""
     service = service_of(request)
-    return _json(describe_job(await service.read(service.deployment.jobs.jobs.get, job)))
+    return _json(describe_job(await service.read(_look, service.deployment, job)))
 
 
 @router.post("/{job}:cancel", openapi_extra=describe({200: JobAnswer}, problems=("job_not_found",)))
@@ -92,7 +94,7 @@ async def cancel_job(request: Request, job: JobId) -> Response:
 async def watch_job(request: Request, job: JobId) -> Response:
     """The job as server-sent events, until it is finished."""
     service = service_of(request)
-    found = await service.read(service.deployment.jobs.jobs.get, job)
+    found = await service.read(_look, service.deployment, job)
     if service.watchers >= MAX_WATCHERS:
         raise TooManyRequestsError(f"{MAX_WATCHERS} jobs are being watched", retry_after=5)
     return StreamingResponse(
@@ -164,7 +166,6 @@ def describe_job(job: Job) -> dict[str, Any]:
 
 async def _events(service: Service, job: Job) -> AsyncIterator[bytes]:
     """An event when something changed, the last one when the job is finished."""
-    jobs = service.deployment.jobs.jobs
     shown: tuple[Any, ...] | None = None
     sent = time.monotonic()
     with service.watching():
@@ -181,10 +182,31 @@ async def _events(service: Service, job: Job) -> AsyncIterator[bytes]:
                 return
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                job = await service.read(jobs.get, job.id)
+                job = await service.read(_look, service.deployment, job.id)
+            except TooManyRequestsError:
+                # Rows come faster than they can be found: tell of them when they are.
+                continue
             except ServiceError:
                 # Forgotten, or the store is gone: whoever asks again is told which.
                 return
+
+
+def _look(deployment: Deployment, job: str) -> Job:
+    """The job; all rows that it tells of are found by queries."""
+    found = deployment.jobs.jobs.get(job)
+    _catch_up(deployment, [found])
+    return found
+
+
+def _catch_up(deployment: Deployment, jobs: Sequence[Job]) -> None:
+    """Apply what other processes have stored for these jobs."""
+    kinds = deployment.jobs.kinds
+    wanted = {
+        job.collection for job in jobs if job.kind in kinds and kinds[job.kind].place == "anywhere"
+    }
+    for shard in deployment.registry.shards() if wanted - {None} else ():
+        if shard.record.id in wanted and shard.ready:
+            shard.catch_up()
 
 
 def _open_result(jobs: JobRunner, job: str, format: str) -> BinaryIO:  # noqa: A002

@@ -62,6 +62,11 @@ def serving(settings: Settings, deployment: Deployment | None = None) -> Iterato
         assert not thread.is_alive(), "the server did not stop"
 
 
+@pytest.fixture(scope="session", name="serving")
+def serving_fixture() -> Callable[..., Any]:
+    return serving
+
+
 @pytest.fixture
 def serve() -> Callable[..., Any]:
     return serving

@@ -11,6 +11,7 @@ import pytest
 from closeby.service.settings import Settings
 
 EXPECTED = {
+    "/v1/collections/{collection}/imports": {"post"},
     "/v1/jobs": {"get"},
     "/v1/jobs/{job}": {"get"},
     "/v1/jobs/{job}:cancel": {"post"},

@@ -1,0 +1,256 @@
+"""Imports: the points of a file into a collection, as a job.
+
+    file ──loaders──► batches ──features──► one transaction: the batch's rows and the checkpoint
+
+The checkpoint is the number of the first row that was not stored yet. It is committed together with
+the rows before it, so a job that is resumed, after whatever crash, stores each row once. Ids are
+given by the file or made of positions in it, so that importing a file again replaces its points.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+from closeby.index.errors import InvalidInputError
+from closeby.loaders import BadRowError, PointReader, open_points
+from closeby.loaders import PointBatch as FileBatch
+from pydantic import BaseModel, ConfigDict, Field
+
+from .errors import (
+    CollectionNotFoundError,
+    ImportFileError,
+    StoreUnavailableError,
+    TooManyRequestsError,
+)
+from .import_files import opened_under
+from .inputs import PointBatch
+from .jobs import JobContext, Kind
+from .shard import Shard
+from .store import Also, Durability
+
+__all__ = ["IMPORT", "ImportOptions", "opened_source", "run_import"]
+
+BATCH_POINTS = 2_000
+TRIES = 10
+"""How often a batch is tried that the store cannot take for now."""
+STRINGS = frozenset({"text", "sequence"})
+"""Fields of a file that may stand for one another: both are strings."""
+
+
+class ImportOptions(BaseModel):
+    """How a file is to be imported."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: str | None = Field(
+        None, max_length=32, description="Of the file; default: by its name and content."
+    )
+    columns: dict[str, Any] | None = Field(
+        None, description='Options of the format, such as {"column": "body", "id": "url"}.'
+    )
+    on_error: Literal["skip", "stop"] = Field(
+        "skip", description="A row that cannot be a point is left out and counted, or ends the job."
+    )
+    id_prefix: str | None = Field(
+        None,
+        max_length=256,
+        description="Put before each id, which is then a string: keeps the rows of several files"
+        " apart whose ids are numbers of lines.",
+    )
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What became of the rows so far; kept in the checkpoint."""
+
+    next_row: int = 1
+    stored: int = 0
+    bad: int = 0
+
+
+def run_import(context: JobContext) -> dict[str, Any]:
+    """Store what the file holds; its counts."""
+    options = ImportOptions.model_validate(context.params["options"])
+    tally = _Tally(**(context.resume_from or {}))
+    shard = _shard(context)
+    with opened_source(context) as path:
+        reader = open_points(
+            path,
+            format=options.format,
+            options=options.columns,
+            on_error=options.on_error,
+            batch_size=BATCH_POINTS,
+            start_row=tally.next_row,
+            on_read=context.check,
+        )
+        with contextlib.closing(reader):
+            work = _Import(context, shard, reader, options, tally)
+            for batch in reader:
+                work.store(batch)
+                work.tell()
+    return work.counts()
+
+
+@contextlib.contextmanager
+def opened_source(context: JobContext) -> Iterator[Path]:
+    """The file of an import, to be read within the context."""
+    upload = context.params.get("upload")
+    if upload is not None:
+        path = context.folder / upload
+        if not path.is_file():
+            raise ImportFileError("the uploaded file is gone; upload it again")
+        yield path
+        return
+    asked, expected = context.params["path"], context.params["file"]
+    roots = context.settings.import_roots
+    with opened_under(roots, asked, context.folder, expected) as (path, _):
+        yield path
+
+
+class _Import:
+    """One run of an import: stores batch by batch, and tells how far it is."""
+
+    def __init__(
+        self,
+        context: JobContext,
+        shard: Shard,
+        reader: PointReader,
+        options: ImportOptions,
+        tally: _Tally,
+    ) -> None:
+        self._context = context
+        self._shard = shard
+        self._reader = reader
+        self._options = options
+        self._tally = tally
+        self._bad_before = tally.bad
+        self._refused = 0
+        self._sampled = 0
+
+    def store(self, batch: FileBatch) -> None:
+        """Store the rows of a batch, and the checkpoint behind them."""
+        self._check_field(batch)
+        rows = self._usable(batch, [*range(len(batch))])
+        self._tally.next_row = self._reader.next_row
+        self._tally.bad = self._bad
+        if not rows:
+            return
+        points = PointBatch(
+            [self._id(batch.ids[row]) for row in rows],
+            [batch.values[row] for row in rows],
+            [_payload(batch.payloads[row]) for row in rows],
+        )
+        self._tally.stored += len(rows)
+        also = self._context.checkpoint_with(asdict(self._tally))
+        self._insist(points, also)
+
+    def _insist(self, points: PointBatch, also: Also) -> None:
+        for _ in range(TRIES - 1):
+            try:
+                self._write(points, also)
+                return
+            except (TooManyRequestsError, StoreUnavailableError) as error:
+                # Nothing of it was kept. Here rather than from the checkpoint: the file would
+                # have to be gone through again.
+                self._context.wait(error.retry_after or 1.0)
+        self._write(points, also)
+
+    def _write(self, points: PointBatch, also: Also) -> None:
+        if self._context.in_server:
+            # Rows and checkpoint are on disk together or not at all: no need to wait for it.
+            self._shard.upsert(points, Durability.INDEXED, also)
+        else:
+            self._shard.append(points, also)
+
+    def tell(self) -> None:
+        """Report progress. Raises what `JobContext.progress` raises."""
+        report = self._reader.report
+        for row in report.samples[self._sampled :]:
+            self._context.error(row.reason, line=row.line)
+        self._sampled = len(report.samples)
+        total = self._reader.bytes_total
+        fraction = self._reader.bytes_read / total if total else None
+        self._context.progress(
+            self._tally.stored,
+            fraction=fraction,
+            bad=self._bad,
+            bytes_read=self._reader.bytes_read,
+            bytes_total=total,
+        )
+
+    def counts(self) -> dict[str, Any]:
+        """The job's result."""
+        return {
+            "points": self._tally.stored,
+            "bad": self._bad,
+            "format": self._reader.format.name,
+        }
+
+    @property
+    def _bad(self) -> int:
+        return self._bad_before + self._reader.report.bad + self._refused
+
+    def _check_field(self, batch: FileBatch) -> None:
+        wanted: str = self._shard.featurizer.field
+        if batch.field != wanted and not {batch.field, wanted} <= STRINGS:
+            raise ImportFileError(
+                f"the file holds points with a {batch.field}, the collection points with a {wanted}"
+            )
+
+    def _usable(self, batch: FileBatch, rows: list[int]) -> list[int]:
+        """Those of `rows` that the collection takes; the others are bad rows.
+
+        A batch with a bad row is halved until that row is alone.
+        """
+        if not rows:
+            return []
+        try:
+            self._shard.check([batch.values[row] for row in rows])
+        except InvalidInputError as error:
+            if len(rows) > 1:
+                middle = len(rows) // 2
+                return [*self._usable(batch, rows[:middle]), *self._usable(batch, rows[middle:])]
+            self._refuse(batch.lines[rows[0]], str(error))
+            return []
+        return [row for row in rows if self._payload_fits(batch, row)]
+
+    def _payload_fits(self, batch: FileBatch, row: int) -> bool:
+        most = self._context.settings.max_payload_bytes
+        payload = _payload(batch.payloads[row])
+        if payload is None or len(payload) <= most:
+            return True
+        self._refuse(batch.lines[row], f"its payload has {len(payload)} bytes, the limit is {most}")
+        return False
+
+    def _refuse(self, line: int, reason: str) -> None:
+        if self._options.on_error == "stop":
+            raise BadRowError(self._reader.report.path, line, reason)
+        self._refused += 1
+        self._context.error(reason, line=line)
+
+    def _id(self, given: int | str) -> int | str:
+        prefix = self._options.id_prefix
+        return given if prefix is None else f"{prefix}{given}"
+
+
+def _shard(context: JobContext) -> Shard:
+    """The collection: the server's own shard, or one to append to."""
+    if context.in_server:
+        return context.shard()
+    for record in context.store.list_collections():
+        if record.id == context.job.collection:
+            most = context.settings.max_set_elements
+            return Shard(context.store, record, max_set_elements=most)
+    raise CollectionNotFoundError("the collection was deleted")
+
+
+def _payload(payload: dict[str, Any] | None) -> bytes | None:
+    return None if payload is None else orjson.dumps(payload)
+
+
+IMPORT = Kind("import", "anywhere", run_import)
