@@ -63,7 +63,9 @@ C = TypeVar("C", bound="CollectionOperations[Any]", covariant=True)
 J = TypeVar("J", bound=JobOperations, covariant=True)
 
 Metric: TypeAlias = Literal["jaccard", "cosine", "ip"]
-Index: TypeAlias = Literal["auto", "flinng", "flat"]
+Index: TypeAlias = Literal[
+    "auto", "flinng", "lsh", "flat", "hnsw", "ivf", "binary_flat", "binary_hnsw", "binary_ivf"
+]
 Progress: TypeAlias = Callable[[int, "int | None"], object]
 
 _COLLECTIONS = "/v1/collections"
@@ -95,6 +97,7 @@ class ClientOperations(Generic[C, J]):
         metric: Metric | str,
         features: Mapping[str, Any],
         index: Index | str = "auto",
+        index_params: Mapping[str, Any] | None = None,
         target_recall: float | None = None,
         threshold: float | None = None,
         seed: int | None = None,
@@ -110,6 +113,8 @@ class ClientOperations(Generic[C, J]):
             {"kind": "ids"} or {"kind": "tokens"}                             set
             {"kind": "vector", "dim": 768}                                    vector
 
+        ``index`` names the engine, ``index_params`` are its parameters; ``"auto"`` chooses itself.
+
         ``target_recall`` (0..1) is the share of the true neighbours that queries should find,
         ``threshold`` the similarity from which on neighbours matter; what is None is left to the
         server.
@@ -122,6 +127,7 @@ class ClientOperations(Generic[C, J]):
             "metric": metric,
             "features": dict(features),
             "index": index,
+            "index_params": None if index_params is None else dict(index_params),
             "target_recall": target_recall,
             "threshold": threshold,
             "seed": seed,

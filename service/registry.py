@@ -233,7 +233,7 @@ def _require_same(record: CollectionRecord, config: dict[str, Any]) -> None:
     differing = sorted(
         key
         for key in config.keys() | record.config.keys()
-        if config.get(key) != record.config.get(key)
+        if key != "plan" and config.get(key) != record.config.get(key)
     )
     if differing:
         raise CollectionExistsError(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-__all__ = ["MODELS", "CollectionBody", "schema_ref"]
+__all__ = ["MODELS", "CollectionBody", "IndexName", "schema_ref"]
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 
@@ -97,6 +97,27 @@ SetInput = Annotated[list[Element], Field(min_length=1, max_length=1_000_000)]
 VectorInput = Annotated[list[float], Field(min_length=1, max_length=65_536)]
 
 
+IndexName = Literal[
+    "auto",
+    "flinng",
+    "lsh",
+    "flat",
+    "hnsw",
+    "ivf",
+    "binary_flat",
+    "binary_hnsw",
+    "binary_ivf",
+]
+IndexParams = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "description": "Parameters of the engine, see docs/engines.md.",
+            "additionalProperties": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
+        }
+    ),
+]
 Durable = Literal["fsync", "indexed", "none"]
 
 
@@ -111,9 +132,10 @@ class CollectionBody(_Model):
     metric: Literal["jaccard", "cosine", "ip"] | None = Field(
         None, description="Default: jaccard for sets, cosine for vectors."
     )
-    index: Literal["auto", "flinng", "flat"] = Field(
-        "auto", description="auto: flinng for sets, flat for vectors."
+    index: IndexName = Field(
+        "auto", description="The engine; auto: what suits the points, chosen anew as they grow."
     )
+    index_params: IndexParams = {}
     target_recall: float = Field(
         0.95, ge=0.5, le=0.9999, description="Recall to aim at, of neighbours above `threshold`."
     )
@@ -132,7 +154,8 @@ class CollectionInfo(_Model):
     name: str
     metric: Literal["jaccard", "cosine", "ip"]
     features: Annotated[dict[str, Any], WithJsonSchema(_FEATURES_SCHEMA)]
-    index: Literal["auto", "flinng", "flat"]
+    index: IndexName
+    index_params: IndexParams
     target_recall: float
     threshold: float
     seed: int

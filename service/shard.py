@@ -24,16 +24,17 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import structlog
-from closeby.index import Engine, Featurizer, FlatIndex, FlinngIndex
+from closeby.index import Featurizer
 
 from .applying import Applying
 from .clearing import Clearing
 from .contents import Committed, Contents
 from .encoding import Features
+from .engines import make_engine, renew
 from .errors import NotReadyError
 from .hits import Answer, Hit, Search, hits_of
 from .inputs import Inputs, Point, PointBatch
@@ -314,8 +315,10 @@ class Shard:
         return self._sealer is not None and self.ready and self._sealer.seal()
 
     def merge(self) -> bool:
-        """Merge sealed segments into a larger one; False if nothing is due. See `seal`."""
-        return self._sealer is not None and self.ready and self._sealer.merge()
+        """Merge sealed segments, or renew a structure; False if nothing is due. See `seal`."""
+        if self._sealer is None:
+            return self.ready and renew(self._contents, self._applying.lock)
+        return self.ready and self._sealer.merge()
 
     def seal_tail(self) -> None:
         """Seal all that is not sealed yet, unless it is little: the next start is quick then.
@@ -423,29 +426,6 @@ def _search(
         wanted.limit,
         threshold=wanted.threshold,
         target_recall=wanted.target_recall,
-    )
-
-
-def make_engine(config: dict[str, Any], sealing: Sealing | None) -> Engine:
-    """The engine of a collection; "auto" means flinng for sets and flat for vectors."""
-    name = config["index"]
-    is_vector = config["features"]["kind"] == "vector"
-    if name == "auto":
-        name = "flat" if is_vector else "flinng"
-    if name == "flat":
-        return FlatIndex(metric=config["metric"])
-    options: dict[str, Any] = {}
-    if sealing is not None:
-        options = {"capacity": sealing.segment_points, "settle": False}
-    return cast(
-        Engine,
-        FlinngIndex(
-            metric=config["metric"],
-            seed=config["seed"],
-            target_recall=config["target_recall"],
-            threshold=config["threshold"],
-            **options,
-        ),
     )
 
 

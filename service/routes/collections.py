@@ -11,6 +11,7 @@ import orjson
 import pydantic
 from closeby.index import featurizer_from
 from closeby.index.errors import InvalidInputError
+from closeby.service.engines import check_engine
 from closeby.service.errors import FieldError, ValidationError
 from closeby.service.openapi import describe
 from closeby.service.schemas import NAME_PATTERN, CollectionBody, CollectionInfo, CollectionList
@@ -123,10 +124,8 @@ def configuration(body: bytes, service: Service) -> dict[str, Any]:
             "sets are compared by jaccard, vectors by cosine or ip; this collection holds"
             f" {'vectors' if is_vector else 'sets'}",
         )
-    if metric == "ip" and asked.index == "flinng":
-        raise ValidationError.of("index", "flinng does not search by ip; take auto or flat")
     threshold = (0.8 if metric == "cosine" else 0.5) if asked.threshold is None else asked.threshold
-    return {
+    config: dict[str, Any] = {
         "metric": metric,
         "features": spec,
         "index": asked.index,
@@ -134,6 +133,13 @@ def configuration(body: bytes, service: Service) -> dict[str, Any]:
         "threshold": float(threshold),
         "seed": asked.seed,
     }
+    if asked.index_params:
+        config["index_params"] = asked.index_params
+    try:
+        check_engine(config)
+    except InvalidInputError as error:
+        raise ValidationError.of(error.field or "index_params", str(error), error.limit) from error
+    return config
 
 
 def _explain(error: pydantic.ValidationError) -> ValidationError:
@@ -155,7 +161,8 @@ def describe_shard(shard: Shard) -> dict[str, Any]:
     record = shard.record
     return {
         "name": record.name,
-        **record.config,
+        "index_params": {},
+        **{key: value for key, value in record.config.items() if key != "plan"},
         **shard.describe(),
         "ready": shard.ready,
         "created_at": record.created_at,

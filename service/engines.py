@@ -1,0 +1,153 @@
+"""Which engine holds the points of a collection: made from its configuration, and renewed.
+
+An engine is either sealed by somebody else (`sealing`), or renewed here: FAISS's structures, which
+are built beside the searches and put in place at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast, get_args
+
+from closeby.index import Engine, FlatIndex, FlinngIndex, LshIndex
+from closeby.index.baselines import (
+    BinaryFlatIndex,
+    BinaryHnswIndex,
+    BinaryIvfIndex,
+    HnswIndex,
+    IvfIndex,
+    RebuiltIndex,
+)
+from closeby.index.errors import InvalidInputError
+
+from .contents import Contents
+from .schemas import IndexName
+from .sealing import Sealing
+
+__all__ = ["ENGINES", "EngineKind", "check_engine", "chosen", "make_engine", "renew"]
+
+_GRAPH = ("M", "ef_construction")
+_TABLES = ("tables", "K", "sketch_bits", "expected_points")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKind:
+    """An engine that a collection can have.
+
+    `options`: what may stand in `index_params`. `seals`: its segments are sealed into files.
+    """
+
+    make: Any
+    metrics: tuple[str, ...]
+    options: tuple[str, ...]
+    seals: bool = False
+
+
+ENGINES: dict[str, EngineKind] = {
+    "flinng": EngineKind(FlinngIndex, ("jaccard", "cosine"), _TABLES, seals=True),
+    "lsh": EngineKind(LshIndex, ("jaccard", "cosine"), _TABLES, seals=True),
+    "flat": EngineKind(FlatIndex, ("jaccard", "cosine", "ip"), ()),
+    "hnsw": EngineKind(HnswIndex, ("cosine", "ip"), _GRAPH),
+    "ivf": EngineKind(IvfIndex, ("cosine", "ip"), ("codes", "lists", "pq_bytes", "rerank")),
+    "binary_flat": EngineKind(BinaryFlatIndex, ("jaccard",), ("sketch_bits",)),
+    "binary_hnsw": EngineKind(BinaryHnswIndex, ("jaccard",), ("sketch_bits", *_GRAPH, "rerank")),
+    "binary_ivf": EngineKind(BinaryIvfIndex, ("jaccard",), ("sketch_bits", "lists", "rerank")),
+}
+assert {"auto", *ENGINES} == set(get_args(IndexName))
+
+
+def chosen(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and parameters of the engine of a configuration.
+
+    "auto" is what its last plan chose; before the first, flinng for sets and flat for vectors.
+    """
+    if config["index"] != "auto":
+        return config["index"], dict(config.get("index_params", {}))
+    plan = config.get("plan")
+    if plan is not None:
+        return plan["index"], dict(plan["index_params"])
+    return ("flat" if config["features"]["kind"] == "vector" else "flinng"), {}
+
+
+def check_engine(config: Mapping[str, Any]) -> None:
+    """Raise InvalidInputError, which names the field, if a configuration cannot be had."""
+    given = config.get("index_params", {})
+    if config["index"] == "auto":
+        if given:
+            raise InvalidInputError(
+                "auto chooses the parameters itself; name an engine to give them",
+                field="index_params",
+            )
+        return
+    name, metric = config["index"], config["metric"]
+    kind = ENGINES[name]
+    if metric not in kind.metrics:
+        fit = ", ".join(["auto", *(n for n, k in ENGINES.items() if metric in k.metrics)])
+        raise InvalidInputError(
+            f"{name} does not search by {metric}; take one of {fit}", field="index"
+        )
+    unknown = sorted(given.keys() - set(kind.options))
+    if unknown:
+        known = ", ".join(kind.options) or "none"
+        raise InvalidInputError(
+            f"{name} has no such parameter; known are: {known}", field=f"index_params.{unknown[0]}"
+        )
+    dim = config["features"].get("dim")
+    size = given.get("pq_bytes")
+    try:
+        make_engine(config, None)
+    except InvalidInputError as error:
+        if error.field in given:
+            raise InvalidInputError(
+                str(error), field=f"index_params.{error.field}", limit=error.limit
+            ) from error
+        raise
+    except TypeError as error:
+        raise InvalidInputError(f"cannot be used: {error}", field="index_params") from error
+    if size is not None and dim % size:
+        raise InvalidInputError(
+            f"must divide the dimension {dim}", field="index_params.pq_bytes", limit=dim
+        )
+
+
+def make_engine(config: Mapping[str, Any], sealing: Sealing | None) -> Engine:
+    """The engine of a collection, empty.
+
+    `sealing` None: nobody seals or renews it, so it does it itself.
+    """
+    name, given = chosen(config)
+    kind = ENGINES[name]
+    if kind.make is FlatIndex:
+        return FlatIndex(metric=config["metric"])
+    options: dict[str, Any] = {"settle": sealing is None}
+    if kind.seals and sealing is not None:
+        options["capacity"] = sealing.segment_points
+    made = kind.make(
+        metric=config["metric"],
+        seed=config["seed"],
+        target_recall=config["target_recall"],
+        threshold=None if config["metric"] == "ip" else config["threshold"],
+        **options,
+        **given,
+    )
+    return cast(Engine, made)
+
+
+def renew(contents: Contents, lock: threading.Lock) -> bool:
+    """Build what an engine needs built, beside its searches; False if nothing is due.
+
+    `lock` is that of the contents.
+    """
+    engine = contents.engine
+    if not isinstance(engine, RebuiltIndex):
+        return False
+    with lock:
+        renewal = engine.next_renewal()
+    if renewal is None:
+        return False
+    renewal.run()
+    with lock:
+        engine.finish(renewal)
+    return True
