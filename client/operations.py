@@ -64,7 +64,16 @@ J = TypeVar("J", bound=JobOperations, covariant=True)
 
 Metric: TypeAlias = Literal["jaccard", "cosine", "ip"]
 Index: TypeAlias = Literal[
-    "auto", "flinng", "lsh", "flat", "hnsw", "ivf", "binary_flat", "binary_hnsw", "binary_ivf"
+    "auto",
+    "flinng",
+    "lsh",
+    "maxip",
+    "flat",
+    "hnsw",
+    "ivf",
+    "binary_flat",
+    "binary_hnsw",
+    "binary_ivf",
 ]
 Progress: TypeAlias = Callable[[int, "int | None"], object]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from closeby.index import Engine, FlatIndex, FlinngIndex, LshIndex
+from closeby.index import Engine, FlatIndex, FlinngIndex, LshIndex, MaxIPIndex
 from closeby.index.baselines import (
     BinaryFlatIndex,
     BinaryHnswIndex,
@@ -48,6 +48,7 @@ class EngineKind:
 ENGINES: dict[str, EngineKind] = {
     "flinng": EngineKind(FlinngIndex, ("jaccard", "cosine"), _TABLES, seals=True),
     "lsh": EngineKind(LshIndex, ("jaccard", "cosine"), _TABLES, seals=True),
+    "maxip": EngineKind(MaxIPIndex, ("ip",), ("rotations",), seals=True),
     "flat": EngineKind(FlatIndex, ("jaccard", "cosine", "ip"), ()),
     "hnsw": EngineKind(HnswIndex, ("cosine", "ip"), _GRAPH),
     "ivf": EngineKind(IvfIndex, ("cosine", "ip"), ("codes", "lists", "pq_bytes", "rerank")),
@@ -121,17 +122,14 @@ def make_engine(config: Mapping[str, Any], sealing: Sealing | None) -> Engine:
     kind = ENGINES[name]
     if kind.make is FlatIndex:
         return FlatIndex(metric=config["metric"])
-    options: dict[str, Any] = {"settle": sealing is None}
+    options: dict[str, Any] = {"settle": sealing is None, **given}
     if kind.seals and sealing is not None:
         options["capacity"] = sealing.segment_points
-    made = kind.make(
-        metric=config["metric"],
-        seed=config["seed"],
-        target_recall=config["target_recall"],
-        threshold=None if config["metric"] == "ip" else config["threshold"],
-        **options,
-        **given,
-    )
+    if kind.make is not MaxIPIndex:
+        options["metric"] = config["metric"]
+        # Of inner products no least one is known from which on neighbours matter.
+        options["threshold"] = None if config["metric"] == "ip" else config["threshold"]
+    made = kind.make(seed=config["seed"], target_recall=config["target_recall"], **options)
     return cast(Engine, made)
 
 

@@ -16,13 +16,14 @@ from closeby.index.errors import CorruptFileError
 
 from .applying import FOLLOWED_CHUNK
 from .contents import Contents
+from .engines import make_engine, renew
 from .errors import NotReadyError
 from .inputs import Point
 from .log_rows import CollectionRecord
 from .manifest import Manifest
 from .sealed_files import nothing_sealed, open_files, read_manifest
 from .sealing import Sealing, restore
-from .shard import Shard, make_engine
+from .shard import Shard
 from .store import Store
 
 __all__ = ["FollowingShard"]
@@ -111,6 +112,8 @@ class FollowingShard(Shard):
                 continue  # its files were superseded, and removed, while we opened them
             if not self._replay(contents, stop):
                 return False
+            while renew(contents, threading.Lock()):  # nobody else knows them yet
+                pass
             with self._applying.lock:
                 # Not a moment back from where queries are now.
                 while rows := self._store.read(

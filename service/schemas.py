@@ -101,6 +101,7 @@ IndexName = Literal[
     "auto",
     "flinng",
     "lsh",
+    "maxip",
     "flat",
     "hnsw",
     "ivf",

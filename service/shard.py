@@ -44,7 +44,7 @@ from .sealing import Sealer, Sealing, SealingEngine
 from .snapshots import Points
 from .store import Also, Store
 
-__all__ = ["Answer", "Hit", "Point", "PointBatch", "Sealing", "Search", "Shard", "make_engine"]
+__all__ = ["Answer", "Hit", "Point", "PointBatch", "Sealing", "Search", "Shard"]
 
 REPLAY_CHUNK = 10_000
 """Log rows read, decoded and added at a time when a shard is loaded."""
