@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from .errors import ObjectiveError
 from .frank_wolfe import frank_wolfe
-from .herding import HerdingResult, RandomFourier, herding
+from .herding import HerdingResult, RandomFourier, herding, random_discrepancy
 from .policy import PolicyResult, policy_gradient
 from .trace import FrankWolfeResult, Progress, Trace
 
@@ -31,4 +31,5 @@ __all__ = [
     "frank_wolfe",
     "herding",
     "policy_gradient",
+    "random_discrepancy",
 ]

@@ -20,6 +20,7 @@ from .trace import Array, Callback, Ids, Recorder, Status, Trace
 # Where the index is asked: fewer lists than for search, since the next step mends a poor choice.
 TARGET_RECALL = 0.7
 _ROWS_AT_ONCE = 65_536
+_SUMMED_AT_ONCE = 4_096
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,56 @@ def herding(
     index, rows = _points(features, kernel, oracle, seed)
     dim = rows.shape[1] if rows is not None else int(index.dim or 0) if index is not None else 0
     count = len(rows) if rows is not None else len(index or ())
-    if isinstance(m, bool) or m < 1 or (unique and m > count):
-        raise InvalidInputError(f"m must be from 1 to {count}", field="m", limit=count)
+    _check_m(m, count, unique)
     run = _Herd(index, rows, unique, oracle == "subset", subset, seed)
     run.mean = _target(target, dim, run)
     return run.choose(m, callback, start)
+
+
+def random_discrepancy(
+    features: npt.ArrayLike,
+    m: int,
+    target: npt.ArrayLike | None = None,
+    unique: bool = True,
+    *,
+    draws: int = 5,
+    seed: int = 0,
+) -> Array:
+    """What choosing at random gives: |mean of t + 1 points - target|, float64 (m,).
+
+    The mean over `draws` sequences of points, to stand beside ``HerdingResult.discrepancy``.
+    Parameters are those of :func:`herding`, but for a matrix alone.
+
+    Raises:
+        InvalidInputError: as :func:`herding`.
+    """
+    rows = MatrixAtoms(features).rows
+    _check_m(m, len(rows), unique)
+    run = _Herd(None, rows, unique, random=True, subset=1, seed=seed)
+    mean = _target(target, rows.shape[1], run)
+    total: Array = np.zeros(m)
+    for draw in range(draws):
+        rng = np.random.default_rng((seed, draw))
+        total += _curve(rows, rng.choice(len(rows), m, replace=not unique), mean)
+    return np.asarray(total / draws, np.float64)
+
+
+def _curve(rows: npt.NDArray[Any], order: Ids, mean: Array) -> Array:
+    """|mean of the first t + 1 rows of an order - mean|, a few rows at a time."""
+    distances = np.empty(len(order))
+    total = np.zeros_like(mean)
+    for at in range(0, len(order), _SUMMED_AT_ONCE):
+        part = order[at : at + _SUMMED_AT_ONCE]
+        sums = total + np.cumsum(rows[part], axis=0, dtype=np.float64)
+        total = sums[-1]
+        counts = np.arange(at + 1, at + len(part) + 1)
+        distances[at : at + len(part)] = np.linalg.norm(sums / counts[:, None] - mean, axis=1)
+    return distances
+
+
+def _check_m(m: int, count: int, unique: bool) -> None:
+    if isinstance(m, bool) or m < 1 or (unique and m > count):
+        raise InvalidInputError(f"m must be from 1 to {count}", field="m", limit=count)
 
 
 def _points(

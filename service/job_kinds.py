@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from .imports import IMPORT
 from .jobs import Kind
+from .optimize_jobs import FRANK_WOLFE, SELECT
 
 __all__ = ["KINDS"]
 
-_ALL: tuple[Kind, ...] = (IMPORT,)
+_ALL: tuple[Kind, ...] = (IMPORT, SELECT, FRANK_WOLFE)
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}

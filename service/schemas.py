@@ -326,6 +326,43 @@ class ImportBody(_Model):
     id_prefix: str | None = Field(None, max_length=256)
 
 
+class _OverPoints(_Model):
+    """Which points a job of `closeby.optimize` takes."""
+
+    filter: dict[str, Any] | None = Field(
+        None,
+        description="Only points whose payload has these values, in each field one of them.",
+        examples=[{"lang": "en", "year": [2020, 2021]}],
+    )
+    exclude: Annotated[list[PointId], Field(max_length=10_000)] = []
+    seed: int = Field(0, ge=0, le=2**63 - 1)
+
+
+class SelectBody(_OverPoints):
+    """Choose `m` points whose mean is near that of all (or near `target`)."""
+
+    m: int = Field(ge=1, le=1_000_000, description="Points to choose.")
+    target: VectorInput | None = Field(None, description="Mean to approach; default: of all.")
+    unique: bool = Field(True, description="Choose no point twice.")
+    oracle: Literal["auto", "exact", "index"] = Field(
+        "auto", description="How the next point is found: exact compares all, index searches."
+    )
+
+
+class FrankWolfeBody(_OverPoints):
+    """Approximate `target` by a combination of few points."""
+
+    target: VectorInput
+    signed: bool = Field(
+        False, description="Weights of either sign, absolute sum at most `radius` (an l1 ball)."
+    )
+    radius: float = Field(1.0, ge=1e-9, le=1e9, description="What the weights add up to.")
+    variant: Literal["fw", "pairwise", "bpcg"] = "bpcg"
+    max_iter: int = Field(1_000, ge=1, le=100_000)
+    tol: float = Field(1e-6, ge=0, le=1e36, description="Gap to stop at.")
+    certify: Literal["never", "final", "always"] = "final"
+
+
 class JobProgress(_Model):
     """How far a job is; `rate` a second, `eta_s` seconds, null where nobody can tell."""
 
@@ -421,6 +458,8 @@ MODELS: list[type[BaseModel]] = [
     SnapshotList,
     RestoreBody,
     ImportBody,
+    SelectBody,
+    FrankWolfeBody,
     JobAnswer,
     JobList,
     ProblemBody,

@@ -99,6 +99,9 @@ class Settings(BaseSettings):
     max_finished_jobs: int = Field(
         1_000, ge=1, description="Finished jobs that are kept, with their results."
     )
+    max_job_bytes: int = Field(
+        8 << 30, ge=1, description="Bytes of vectors that a job may hold in memory."
+    )
     max_waiting_requests: int = Field(
         512,
         ge=1,

@@ -373,6 +373,12 @@ class Shard:
                 found.append(Point(point, value, row.payload))
         return found, missing
 
+    def unknown(self, ids: Sequence[int | str]) -> list[int | str]:
+        """Those of `ids` that no point has."""
+        self._check_ready()
+        known = self._contents.live.seqs(dict.fromkeys(ids))
+        return [point for point in ids if point not in known]
+
     def search(self, inputs: Sequence[Any] | np.ndarray[Any, Any], wanted: Search) -> Answer:
         """The nearest points of each raw input.
 

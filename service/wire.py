@@ -27,6 +27,7 @@ __all__ = [
     "PLURALS",
     "QueryRequest",
     "UpsertRequest",
+    "check_id",
     "dump_answer",
     "dump_points",
     "parse_delete",
@@ -106,7 +107,7 @@ def _upsert_rows(
             raise ValidationError.of(f"{at}.id", "is missing")
         if name not in point:
             raise ValidationError.of(f"{at}.{name}", f"is missing; this collection holds {name}s")
-        ids.append(_id(point["id"], f"{at}.id", settings))
+        ids.append(check_id(point["id"], f"{at}.id", settings))
         inputs.append(point[name])
         payloads.append(_payload(point.get("payload"), f"{at}.payload", settings))
 
@@ -128,7 +129,7 @@ def _upsert_columns(
                 needed, f'is missing; send {{"points": […]}} or {{"ids": […], "{column}": […]}}'
             )
     ids = [
-        _id(value, f"ids[{row}]", settings)
+        check_id(value, f"ids[{row}]", settings)
         for row, value in enumerate(_list(found["ids"], "ids", settings.max_points))
     ]
     inputs = _list(found[column], column, settings.max_points)
@@ -164,7 +165,7 @@ def _ids(found: dict[str, Any], settings: Settings) -> list[int | str]:
     if "ids" not in found:
         raise ValidationError.of("ids", 'is missing; send {"ids": […]}')
     values = _list(found["ids"], "ids", settings.max_points)
-    return [_id(value, f"ids[{row}]", settings) for row, value in enumerate(values)]
+    return [check_id(value, f"ids[{row}]", settings) for row, value in enumerate(values)]
 
 
 def _durability(found: dict[str, Any]) -> Durability:
@@ -298,7 +299,8 @@ def _refuse_unknown(
     raise ValidationError(f"{errors[0].field}: {errors[0].message}", errors=errors)
 
 
-def _id(value: Any, path: str, settings: Settings) -> int | str:
+def check_id(value: Any, path: str, settings: Settings) -> int | str:
+    """`value` as an id of a point. Raises ValidationError."""
     if type(value) is int:
         if 0 <= value <= MAX_INT_ID:
             return value

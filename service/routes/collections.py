@@ -8,16 +8,15 @@ import re
 from typing import Annotated, Any
 
 import orjson
-import pydantic
 from closeby.index import featurizer_from
 from closeby.index.errors import InvalidInputError
+from closeby.service.bodies import read_body
 from closeby.service.engines import check_engine
-from closeby.service.errors import FieldError, ValidationError
+from closeby.service.errors import ValidationError
 from closeby.service.openapi import describe
 from closeby.service.schemas import NAME_PATTERN, CollectionBody, CollectionInfo, CollectionList
 from closeby.service.service import Service, service_of
 from closeby.service.shard import Shard
-from closeby.service.wire import parse_json
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
@@ -104,11 +103,7 @@ def check_name(name: str, field: str) -> None:
 
 def configuration(body: bytes, service: Service) -> dict[str, Any]:
     """The normalised configuration of a collection. Raises ValidationError."""
-    found = parse_json(body)
-    try:
-        asked = CollectionBody.model_validate(found)
-    except pydantic.ValidationError as error:
-        raise _explain(error) from error
+    asked = read_body(body, CollectionBody)
     try:
         spec = featurizer_from(asked.features).spec
     except InvalidInputError as error:
@@ -140,20 +135,6 @@ def configuration(body: bytes, service: Service) -> dict[str, Any]:
     except InvalidInputError as error:
         raise ValidationError.of(error.field or "index_params", str(error), error.limit) from error
     return config
-
-
-def _explain(error: pydantic.ValidationError) -> ValidationError:
-    faults = []
-    for fault in error.errors(include_url=False, include_input=False):
-        message = fault["msg"]
-        if fault["type"] == "extra_forbidden":
-            known = ", ".join(CollectionBody.model_fields)
-            message = f"is not a field of this request; known are {known}"
-        bounds = [fault.get("ctx", {}).get(name) for name in ("le", "lt", "ge", "gt")]
-        limit = next((bound for bound in bounds if isinstance(bound, (int, float))), None)
-        name = ".".join(str(part) for part in fault["loc"]) or "body"
-        faults.append(FieldError(name, message, limit))
-    return ValidationError(f"{faults[0].field}: {faults[0].message}", errors=faults[:20])
 
 
 def describe_shard(shard: Shard) -> dict[str, Any]:

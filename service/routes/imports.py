@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
-import pydantic
 from closeby.loaders import LoaderError, open_points
+from closeby.service.bodies import read_body, read_model
 from closeby.service.durable_files import sync_directory
 from closeby.service.errors import (
     BodyTooLargeError,
@@ -30,7 +30,6 @@ from closeby.service.routes.jobs import accepted
 from closeby.service.schemas import ImportBody, JobAnswer
 from closeby.service.service import Service, service_of
 from closeby.service.shard import Shard
-from closeby.service.wire import parse_json
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -120,10 +119,7 @@ def _import_upload(
 
 
 def _import_path(service: Service, shard: Shard, body: bytes) -> Job:
-    try:
-        asked = ImportBody.model_validate(parse_json(body))
-    except pydantic.ValidationError as error:
-        raise _explain(error) from error
+    asked = read_body(body, ImportBody)
     options = ImportOptions(**asked.model_dump(exclude={"path"}))
     job_id = new_job_id()
     folder = service.deployment.jobs.folder / job_id
@@ -229,15 +225,4 @@ def _options(asked: dict[str, Any]) -> ImportOptions:
             asked["columns"] = orjson.loads(asked["columns"])
         except orjson.JSONDecodeError as error:
             raise ValidationError.of("columns", "is no JSON object") from error
-    try:
-        return ImportOptions.model_validate(asked)
-    except pydantic.ValidationError as error:
-        raise _explain(error) from error
-
-
-def _explain(error: pydantic.ValidationError) -> ValidationError:
-    faults = tuple(
-        FieldError(".".join(map(str, fault["loc"])) or "body", fault["msg"])
-        for fault in error.errors(include_url=False, include_input=False)
-    )
-    return ValidationError(f"{faults[0].field}: {faults[0].message}", errors=faults[:20])
+    return read_model(asked, ImportOptions)

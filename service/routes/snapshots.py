@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Annotated, Any, BinaryIO
 
 import orjson
-import pydantic
-from closeby.service.errors import BodyTooLargeError, FieldError, ValidationError
+from closeby.service.bodies import read_body
+from closeby.service.errors import BodyTooLargeError, FieldError
 from closeby.service.openapi import describe
 from closeby.service.registry import Registry
 from closeby.service.routes.collections import (
@@ -21,7 +21,6 @@ from closeby.service.service import Service, service_of
 from closeby.service.shard import Shard
 from closeby.service.snapshots import SnapshotInfo, Snapshots, read_rows, verify
 from closeby.service.store import Durability
-from closeby.service.wire import parse_json
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response, StreamingResponse
 
@@ -145,16 +144,7 @@ async def restore_snapshot(
     """Make a collection of a snapshot. It is there when it is complete, and not before."""
     service = service_of(request)
     async with service.admission.body(request) as body:
-        try:
-            asked = RestoreBody.model_validate(parse_json(body))
-        except pydantic.ValidationError as error:
-            faults = tuple(
-                FieldError(".".join(map(str, fault["loc"])) or "body", fault["msg"])
-                for fault in error.errors(include_url=False, include_input=False)
-            )
-            raise ValidationError(
-                f"{faults[0].field}: {faults[0].message}", errors=faults
-            ) from error
+        asked = read_body(body, RestoreBody)
     shard = await service.write(_restore, service, collection, snapshot, asked)
     return _json(await service.read(describe_shard, shard), 201)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from closeby.index import InvalidInputError, MaxIPIndex
-from closeby.optimize import RandomFourier, herding
+from closeby.optimize import RandomFourier, herding, random_discrepancy
 
 
 def points(n: int = 500, dim: int = 8, seed: int = 0) -> np.ndarray:
@@ -53,6 +53,21 @@ def test_an_index_comes_close_to_exact_and_beats_random() -> None:
     random = np.linalg.norm(rows[rng.integers(12_000, size=300)].mean(axis=0) - rows.mean(axis=0))
     assert found.discrepancy[-1] < random / 4
     assert found.trace["atoms"][-1] < exact.trace["atoms"][-1] / 10
+
+
+def test_random_choice_is_as_far_off_as_statistics_say() -> None:
+    rows = points(5_000, 6).astype(np.float64)
+    found = random_discrepancy(rows, 4_500, draws=30)
+    assert found.shape == (4_500,)
+    spread = float(((rows - rows.mean(axis=0)) ** 2).sum(axis=1).mean())
+    for m in (1, 100, 4_100, 4_500):
+        # Of sampling without repeats; the mean distance is a little below its root mean square.
+        expected = (spread / m * (5_000 - m) / 4_999) ** 0.5
+        assert 0.7 * expected < found[m - 1] < 1.15 * expected
+    assert found.tolist() == random_discrepancy(rows, 4_500, draws=30).tolist()
+    assert len(random_discrepancy(rows[:3], 9, rows[0], unique=False)) == 9
+    with pytest.raises(InvalidInputError, match="m must be from 1 to 3"):
+        random_discrepancy(rows[:3], 4)
 
 
 def test_all_points_can_be_chosen() -> None:

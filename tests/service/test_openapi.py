@@ -27,6 +27,8 @@ EXPECTED = {
     "/v1/collections/{collection}/points:delete": {"post"},
     "/v1/collections/{collection}/query": {"post"},
     "/v1/collections/{collection}/query:batch": {"post"},
+    "/v1/collections/{collection}/select": {"post"},
+    "/v1/collections/{collection}/frank_wolfe": {"post"},
     "/v1/collections/{collection}/snapshots": {"get", "post"},
     "/v1/collections/{collection}/snapshots/{snapshot}": {"get", "put", "delete"},
     "/v1/collections/{collection}/snapshots/{snapshot}/restore": {"post"},
