@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 
-import faiss
 import numpy as np
 
 from .batches import FloatArray, Int64Array
@@ -160,6 +159,8 @@ def _by_value(values: Int64Array, count: int) -> list[Int64Array]:
 
 def _nearest(vectors: FloatArray, inverse: np.float32, centres: FloatArray, k: int) -> Int64Array:
     """The k nearest centres of each vector, int64 (n, k), nearest first."""
+    import faiss  # takes long to import, and only building needs it
+
     searcher = faiss.IndexFlatL2(vectors.shape[1])
     searcher.add(centres)
     near = np.empty((len(vectors), k), np.int64)
@@ -183,6 +184,8 @@ def _lloyd(points: FloatArray, count: int, rng: np.random.Generator) -> FloatArr
 
 
 def _train(vectors: FloatArray, inverse: np.float32, lists: int, seed: int) -> FloatArray:
+    import faiss
+
     rng = np.random.default_rng(seed)
     wanted = min(len(vectors), lists * TRAINING_POINTS)
     sample = np.sort(rng.choice(len(vectors), wanted, replace=False))

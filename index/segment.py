@@ -30,6 +30,8 @@ from .tuning import Effort, GroupShape, Shape
 
 Family: TypeAlias = MinHashFamily | SignedRandomProjection
 
+# Ids so close together that a table over their range is smaller than a sorted order.
+DENSE_IDS = 2
 HASH_BLOCK = 16_384  # points hashed at a time: bounds the memory of their MinHash values
 # Where a query's elements lie in its hash table; answers do not depend on it.
 SALT = secrets.randbits(64)
@@ -199,7 +201,7 @@ class Segment:
         self.removed = int(np.bitwise_count(self.dead).sum())
         self.path: Path | None = None  # the file that the arrays are mapped from, if one
         self.efforts: dict[tuple[int, float, int], Effort] = {}  # the engine's, by what is wanted
-        self._by_id: Int64Array | None = None
+        self._places: _Places | None = None
         selected = selector.native() if selector is not None else {}
         self._view = _native.SegmentView(
             (coarse, fine), ids, len(ids), self.dead, sets, vectors, **selected
@@ -310,13 +312,9 @@ class Segment:
 
     def _find(self, ids: Int64Array) -> tuple[Int64Array, npt.NDArray[np.bool_]]:
         """Place of each id, int64 (n,), and whether it is here at all, bool (n,)."""
-        if not len(self):
-            return np.zeros(len(ids), np.int64), np.zeros(len(ids), bool)
-        if self._by_id is None:
-            self._by_id = np.argsort(self.ids, kind="stable").astype(np.int64)
-        ranks = np.searchsorted(self.ids, ids, sorter=self._by_id)
-        places = self._by_id[np.minimum(ranks, len(self) - 1)]
-        return places, self.ids[places] == ids
+        if self._places is None:
+            self._places = _Places(self.ids)
+        return self._places.find(ids)
 
     def alive(self) -> AlivePoints:
         """The points that are not removed."""
@@ -344,6 +342,41 @@ class Segment:
             "ids": self.ids.nbytes + self.dead.nbytes,
             "features": features,
         }
+
+
+class _Places:
+    """Where in `ids` (unique, any order) each id is."""
+
+    def __init__(self, ids: Int64Array) -> None:
+        self._ids = ids
+        self._least, self._most = (int(ids.min()), int(ids.max())) if len(ids) else (0, -1)
+        self._table: npt.NDArray[np.int32] | None = None
+        self._by_id: Int64Array | None = None
+
+    def find(self, ids: Int64Array) -> tuple[Int64Array, npt.NDArray[np.bool_]]:
+        """Place of each id, int64 (n,), and whether it is here at all, bool (n,)."""
+        places = np.zeros(len(ids), np.int64)
+        here = (ids >= self._least) & (ids <= self._most)
+        # New ids are mostly above all known ones: then nothing is ever sorted.
+        if not here.any():
+            return places, here
+        if self._most - self._least < DENSE_IDS * len(self._ids):
+            table = self._dense_table()
+            places[here] = table[ids[here] - self._least]
+            here[here] = places[here] >= 0
+            return np.maximum(places, 0), here
+        if self._by_id is None:
+            self._by_id = np.argsort(self._ids, kind="stable").astype(np.int64)
+        ranks = np.searchsorted(self._ids, ids, sorter=self._by_id)
+        places = self._by_id[np.minimum(ranks, len(self._ids) - 1)]
+        return places, self._ids[places] == ids
+
+    def _dense_table(self) -> npt.NDArray[np.int32]:
+        if self._table is None:
+            table = np.full(self._most - self._least + 1, -1, np.int32)
+            table[self._ids - self._least] = np.arange(len(self._ids), dtype=np.int32)
+            self._table = table
+        return self._table
 
 
 class MutableSegment:

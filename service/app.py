@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 from closeby.index.errors import InvalidInputError
 from fastapi import FastAPI, Request
@@ -24,22 +23,15 @@ from .routes import collections, imports, jobs, operations, optimize, points, qu
 from .service import Service
 from .settings import Settings
 from .telemetry import Metrics
+from .version import closeby_version
 
-__all__ = ["closeby_version", "create_app"]
+__all__ = ["create_app"]
 
 DESCRIPTION = """\
 Near-neighbour search for sets, sequences, text and vectors at high similarity.
 
 Errors are `application/problem+json` with a stable `code`.
 """
-
-
-def closeby_version() -> str:
-    """The installed version; "unknown" in a tree which was never installed."""
-    try:
-        return version("closeby")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def create_app(settings: Settings, deployment: Deployment | None = None) -> FastAPI:

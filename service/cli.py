@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
-import socket
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
+# A command imports what it needs when it runs: `--help` and `serve` should not wait for the rest.
 import typer
-import uvicorn
-
-from .app import closeby_version, create_app
-from .deployment import Deployment
-from .errors import AddressInUseError, StartupError
-from .settings import Settings, load_settings
-from .telemetry import configure_logging
 
 __all__ = ["app", "main"]
 
@@ -79,6 +69,10 @@ def serve(
 
       CLOSEBY_API_KEY=secret closeby serve --host 0.0.0.0
     """
+    from .errors import StartupError
+    from .server import run_server
+    from .settings import load_settings
+
     try:
         settings = load_settings(
             config,
@@ -90,16 +84,12 @@ def serve(
             log_level=log_level,
             log_format=log_format,
         )
-        configure_logging(settings.log_level, settings.log_format)
-        listener = _listen(settings.host, settings.port)
-        try:
-            deployment = Deployment(settings)
-        except BaseException:
-            listener.close()
-            raise
+        started = run_server(settings)
     except StartupError as error:
-        _fail(error)
-    _run(settings, deployment, listener)
+        typer.echo(f"closeby: {error.detail}", err=True)
+        raise typer.Exit(1) from None
+    if not started:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -121,7 +111,6 @@ def demo(
 
       closeby demo --queries 100 --output ./demo-results
     """
-    # Only the demo needs loaders, client and baselines; `serve` starts without them.
     from .demo import run_demo
 
     raise typer.Exit(run_demo(output, queries))
@@ -294,84 +283,11 @@ def version() -> None:
 
       closeby version
     """
+    from .version import closeby_version
+
     typer.echo(closeby_version())
 
 
 def main() -> None:
     """Entry point of the `closeby` command."""
     app()
-
-
-def _fail(error: StartupError) -> None:
-    typer.echo(f"closeby: {error.detail}", err=True)
-    raise typer.Exit(1)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises AddressInUseError with one clear line."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise AddressInUseError(f"cannot listen on {host}: {error.strerror}") from error
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise AddressInUseError(
-            f"cannot listen on {host} port {port}: {error.strerror}; another --port, or 0 for a"
-            " free one, may do"
-        ) from error
-    listener.setblocking(False)
-    return listener
-
-
-class _Server(uvicorn.Server):
-    """Says where it listens, once it does; ends what has no end of its own when it stops."""
-
-    def __init__(self, config: uvicorn.Config, deployment: Deployment) -> None:
-        super().__init__(config)
-        self._deployment = deployment
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._deployment.ending.set()
-        await super().shutdown(sockets)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started and sockets:
-            host, port = sockets[0].getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            typer.echo(f"closeby listens on http://{shown}:{port}")
-
-
-def _run(settings: Settings, deployment: Deployment, listener: socket.socket) -> None:
-    config = uvicorn.Config(
-        create_app(settings, deployment),
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=int(max(1, settings.shutdown_timeout)),
-    )
-    server = _Server(config, deployment)
-
-    def ignore(_signal: int, _frame: FrameType | None) -> None:
-        """Uvicorn raises the signal again after it has shut down: a clean stop exits with 0."""
-
-    for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, ignore)
-    try:
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(server.serve(sockets=[listener]))
-    finally:
-        deployment.close()
-    if not server.started:
-        raise typer.Exit(1)

@@ -92,7 +92,9 @@ class Deployment:
         """Set as soon as the server is to stop: answers that have no end of their own end then."""
 
     def start(self) -> None:
-        """Begin to load the collections."""
+        """Begin to load the collections, once."""
+        if self._started:
+            return
         self._started = True
         self._loader.start()
         if not self.settings.read_only:

@@ -7,19 +7,11 @@ are built beside the searches and put in place at once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, Protocol, cast, get_args, runtime_checkable
 
 from closeby.index import Engine, FlatIndex, FlinngIndex, LshIndex, MaxIPIndex
-from closeby.index.baselines import (
-    BinaryFlatIndex,
-    BinaryHnswIndex,
-    BinaryIvfIndex,
-    HnswIndex,
-    IvfIndex,
-    RebuiltIndex,
-)
 from closeby.index.errors import InvalidInputError
 
 from .contents import Contents
@@ -27,6 +19,9 @@ from .schemas import IndexName
 from .sealing import Sealing
 
 __all__ = ["ENGINES", "EngineKind", "check_engine", "chosen", "make_engine", "renew"]
+
+if TYPE_CHECKING:
+    from closeby.index.baselines import Renewal
 
 _GRAPH = ("M", "ef_construction")
 _TABLES = ("tables", "K", "sketch_bits", "expected_points")
@@ -45,16 +40,42 @@ class EngineKind:
     seals: bool = False
 
 
+@runtime_checkable
+class _Renewed(Protocol):
+    """An engine whose structure is built anew now and then (`baselines.RebuiltIndex`)."""
+
+    def next_renewal(self) -> Renewal | None: ...
+
+    def finish(self, renewal: Renewal) -> None: ...
+
+
+def _faiss(name: str) -> Callable[..., Any]:
+    """An engine of FAISS, which takes long to import: a start without one does not wait for it."""
+
+    def make(**options: Any) -> Any:
+        from closeby.index import baselines
+
+        return getattr(baselines, name)(**options)
+
+    return make
+
+
 ENGINES: dict[str, EngineKind] = {
     "flinng": EngineKind(FlinngIndex, ("jaccard", "cosine"), _TABLES, seals=True),
     "lsh": EngineKind(LshIndex, ("jaccard", "cosine"), _TABLES, seals=True),
     "maxip": EngineKind(MaxIPIndex, ("ip",), ("rotations",), seals=True),
     "flat": EngineKind(FlatIndex, ("jaccard", "cosine", "ip"), ()),
-    "hnsw": EngineKind(HnswIndex, ("cosine", "ip"), _GRAPH),
-    "ivf": EngineKind(IvfIndex, ("cosine", "ip"), ("codes", "lists", "pq_bytes", "rerank")),
-    "binary_flat": EngineKind(BinaryFlatIndex, ("jaccard",), ("sketch_bits",)),
-    "binary_hnsw": EngineKind(BinaryHnswIndex, ("jaccard",), ("sketch_bits", *_GRAPH, "rerank")),
-    "binary_ivf": EngineKind(BinaryIvfIndex, ("jaccard",), ("sketch_bits", "lists", "rerank")),
+    "hnsw": EngineKind(_faiss("HnswIndex"), ("cosine", "ip"), _GRAPH),
+    "ivf": EngineKind(
+        _faiss("IvfIndex"), ("cosine", "ip"), ("codes", "lists", "pq_bytes", "rerank")
+    ),
+    "binary_flat": EngineKind(_faiss("BinaryFlatIndex"), ("jaccard",), ("sketch_bits",)),
+    "binary_hnsw": EngineKind(
+        _faiss("BinaryHnswIndex"), ("jaccard",), ("sketch_bits", *_GRAPH, "rerank")
+    ),
+    "binary_ivf": EngineKind(
+        _faiss("BinaryIvfIndex"), ("jaccard",), ("sketch_bits", "lists", "rerank")
+    ),
 }
 assert {"auto", *ENGINES} == set(get_args(IndexName))
 
@@ -139,7 +160,7 @@ def renew(contents: Contents, lock: threading.Lock) -> bool:
     `lock` is that of the contents.
     """
     engine = contents.engine
-    if not isinstance(engine, RebuiltIndex):
+    if not isinstance(engine, _Renewed):
         return False
     with lock:
         renewal = engine.next_renewal()

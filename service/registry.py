@@ -77,8 +77,6 @@ class Registry:
                 shard.load(self._stop)
             except (ClosebyError, OSError):
                 log.exception("load_failed", collection=shard.record.name)
-                continue
-            log.info("loaded", collection=shard.record.name, points=len(shard))
 
     def stop_loading(self) -> None:
         """Make `load` return soon."""

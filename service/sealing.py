@@ -129,8 +129,9 @@ def restore(
             verify=False,
             settle=False,
         )
-        dead = [each.points.seqs[each.points.dead] for each in opened]
-        contents.engine.remove(np.concatenate(dead))
+        dead = np.concatenate([each.points.seqs[each.points.dead] for each in opened])
+        if len(dead):
+            contents.engine.remove(dead)
         contents.live.restore([each.points for each in opened])
     contents.begin(manifest.sealed_seq)
 

@@ -12,13 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from .errors import StartupError
 
@@ -31,15 +25,16 @@ class SettingsError(StartupError):
     """A setting is unknown or has an impossible value; the message names it."""
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Where the service listens, what it keeps, and how much it takes on.
 
-    Sizes are in bytes, times in seconds.
+    Sizes are in bytes, times in seconds. What is not given is taken from the environment.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, extra="forbid", frozen=True, env_ignore_empty=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**(_environment() | given))
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -161,19 +156,6 @@ class Settings(BaseSettings):
         """`query_threads`, with 0 resolved."""
         return self.query_threads or max(2, os.cpu_count() or 1)
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flag, then environment; `load_settings` adds the file. No dotenv, no secrets folder."""
-        del settings_cls, dotenv_settings, file_secret_settings
-        return init_settings, env_settings
-
 
 def load_settings(config: Path | None = None, **flags: Any) -> Settings:
     """Settings from flags (None means not given), environment and TOML file, in that order.
@@ -183,7 +165,8 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
     named = config or os.environ.get(ENV_PREFIX + "CONFIG")
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        return _settings_class(Path(named) if named else None)(**given)
+        values = tomllib.loads(Path(named).read_text("utf-8")) if named else {}
+        return Settings(**(values | _environment() | given))
     except ValidationError as error:
         raise SettingsError(_explain(error)) from error
     except tomllib.TOMLDecodeError as error:
@@ -198,27 +181,14 @@ def environment_without_settings() -> dict[str, str]:
     return {name: v for name, v in os.environ.items() if not name.startswith(ENV_PREFIX)}
 
 
-def _settings_class(path: Path | None) -> type[Settings]:
-    """`Settings`, reading `path` after flags and environment."""
-    if path is None:
-        return Settings
-    values = tomllib.loads(path.read_text("utf-8"))
-
-    class SettingsWithFile(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            del dotenv_settings, file_secret_settings
-            lowest = InitSettingsSource(settings_cls, init_kwargs=values)
-            return init_settings, env_settings, lowest
-
-    return SettingsWithFile
+def _environment() -> dict[str, str]:
+    """Settings that the environment has; an empty variable is none."""
+    found = {}
+    for name, value in os.environ.items():
+        setting = name.removeprefix(ENV_PREFIX).lower()
+        if name.startswith(ENV_PREFIX) and value and setting in Settings.model_fields:
+            found[setting] = value
+    return found
 
 
 def _explain(error: ValidationError) -> str:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -121,17 +122,27 @@ class Shard:
         Returns early, not ready, once `stop` is set. Raises StoreUnavailableError if the store
         cannot be read, CorruptFileError or OSError if a file cannot; `fault` then says so.
         """
+        start = time.perf_counter()
         try:
             if self._sealing is not None:
                 self._sealer = Sealer(
                     self._store, self.record, self._contents, self._applying.lock, self._sealing
                 )
                 self._sealer.open()
+            mapped = time.perf_counter()
             self._loaded = self._replay(self._contents, stop)
             self._announce()
         except Exception as error:
             self._load_fault = str(error)
             raise
+        log.info(
+            "loaded",
+            collection=self.record.name,
+            points=len(self),
+            map_seconds=round(mapped - start, 3),
+            replayed=self.progress.rows,
+            replay_seconds=round(time.perf_counter() - mapped, 3),
+        )
 
     def _replay(self, contents: Contents, stop: threading.Event | None) -> bool:
         """Apply what the log has behind `contents`; False if told to stop."""

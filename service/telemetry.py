@@ -1,13 +1,10 @@
-"""Metrics and logs."""
+"""Metrics."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import sys
 from collections.abc import Iterator
 
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -16,7 +13,7 @@ from .admission import Admission
 from .deployment import Deployment
 from .errors import StoreUnavailableError
 
-__all__ = ["Metrics", "configure_logging"]
+__all__ = ["Metrics"]
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -105,33 +102,3 @@ class _StateCollector(Collector):
         yield GaugeMetricFamily(
             "closeby_body_bytes", "Bytes of request bodies in memory.", self._admission.held
         )
-
-
-def configure_logging(level: str, style: str) -> None:
-    """Logs go to stderr: one JSON object a line, or text for people."""
-    threshold = getattr(logging, level.upper())
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if style == "json"
-        else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
-    )
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    last = [structlog.processors.format_exc_info] if style == "json" else []
-    structlog.configure(
-        processors=[*shared, *last, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
-    # The server's own few lines (uvicorn, sqlalchemy) in the same shape.
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=[*shared, *last])
-    )
-    logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +22,7 @@ import orjson
 from benchmarks import machine
 
 from .load import Pressure, ingest
-from .server import serving, small_sets
+from .server import Server, serving, small_sets
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 COLLECTION = {"metric": "jaccard", "features": {"kind": "ids"}, "index": "flinng"}
@@ -96,18 +97,18 @@ def _ingest(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def _restart(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Seconds until ready, from exec: after SIGTERM, and after kill -9 in the midst of ingest."""
     data = folder / "restart"
-    empty = []
+    empty, clean, killed = _Starts(), _Starts(), _Starts()
     for repeat in range(options.repeats):
         with serving(folder / f"empty-{repeat}") as server:
-            empty.append(server.ready)
+            empty.note(server)
     if not data.exists():
         with serving(data) as server:
             _create(server.url)
             ingest(server.url, options.clients, options.points // options.clients, options.batch)
-    clean, killed, found = [], [], 0
+    found = 0
     for _ in range(options.repeats):
         with serving(data) as server:
-            clean.append(server.ready)
+            clean.note(server)
             found = _count(server.url)
     for _ in range(options.repeats):
         with serving(data) as server, Pressure(server.url, 2, options.batch) as pressure:
@@ -115,17 +116,47 @@ def _restart(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             server.process.kill()
             pressure.__exit__()
         with serving(data) as server:
-            killed.append(server.ready)
+            killed.note(server)
     return {
         "points": found,
-        "empty_server": _rounded(empty),
-        "after_a_clean_stop": _rounded(clean),
-        "after_kill_during_ingest": _rounded(killed),
+        "imports_cpu_seconds": _imports(options.repeats),
+        "empty_server": empty.shown(),
+        "after_a_clean_stop": clean.shown(),
+        "after_kill_during_ingest": killed.shown(),
         "beyond_an_empty_server": {
-            "clean": round(statistics.median(clean) - statistics.median(empty), 3),
-            "killed": round(statistics.median(killed) - statistics.median(empty), 3),
+            "clean": round(clean.median() - empty.median(), 3),
+            "killed": round(killed.median() - empty.median(), 3),
         },
     }
+
+
+class _Starts:
+    """Some starts of a server, and what they were spent on."""
+
+    def __init__(self) -> None:
+        self.servers: list[Server] = []
+
+    def note(self, server: Server) -> None:
+        self.servers.append(server)
+
+    def median(self) -> float:
+        return statistics.median(server.ready for server in self.servers)
+
+    def shown(self) -> dict[str, Any]:
+        found = _rounded([server.ready for server in self.servers])
+        found["cpu"] = statistics.median(server.cpu for server in self.servers)
+        loaded = [event for server in self.servers for event in server.loaded]
+        for part in ("map_seconds", "replay_seconds", "replayed") if loaded else ():
+            found[part] = statistics.median(event[part] for event in loaded)
+        return found
+
+
+def _imports(repeats: int) -> float:
+    """Seconds of CPU that a process takes to import what a server needs."""
+    code = "import closeby.service.server, closeby.service.app, time; print(time.process_time())"
+    command = [sys.executable, "-c", code]
+    done = [subprocess.run(command, capture_output=True, check=True) for _ in range(repeats)]
+    return round(statistics.median(float(each.stdout) for each in done), 3)
 
 
 def _queries(folder: Path, options: argparse.Namespace) -> dict[str, Any]:

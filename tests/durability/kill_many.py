@@ -28,7 +28,8 @@ def main() -> int:
     options = parser.parse_args()
 
     # Imported here, before the servers are forked, which then start at once.
-    import closeby.service.cli  # noqa: F401
+    import closeby.service.app
+    import closeby.service.server  # noqa: F401
     from crashes import kill_many
 
     start = time.monotonic()
