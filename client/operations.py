@@ -119,7 +119,10 @@ class ClientOperations(Generic[C, J]):
 
             {"kind": "shingles", "unit": "byte" | "char" | "word", "n": 4}    text
             {"kind": "kmers", "k": 16, "canonical": True}                     sequence
+            {"kind": "kmers", "alphabet": "protein", "k": 7}                  sequence
             {"kind": "ids"} or {"kind": "tokens"}                             set
+            {"kind": "ngrams", "unit": "id" | "token", "n": 2}                set
+            {"kind": "sketch", "positions": False}                            set
             {"kind": "vector", "dim": 768}                                    vector
 
         ``index`` names the engine, ``index_params`` are its parameters; ``"auto"`` chooses itself.

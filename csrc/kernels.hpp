@@ -234,8 +234,22 @@ int64_t word_shingles(const uint8_t* text, int64_t size, int64_t n, uint64_t* ou
 // k-mers of A, C, G, T/U (either case), 2 bits a letter, k <= 32; a k-mer with any other letter is
 // left out. Canonical: the smaller of the k-mer and its reverse complement.
 int64_t dna_kmers(const uint8_t* sequence, int64_t size, int64_t k, bool canonical, uint64_t* out);
-// Sorts the elements of each row and drops repeats, in place; writes the new offsets.
-void sort_unique_rows(const int64_t* indptr, int64_t n, uint64_t* elements, int64_t* indptr_out);
+// k-mers of other alphabets or lengths: the hash of k letters, each as `letters` has it, where 0 is
+// no letter and breaks the k-mer. With complements: the smaller of the hashes of the k-mer and its
+// reverse complement. scratch: 2 * size bytes.
+int64_t letter_kmers(const uint8_t* sequence, int64_t size, int64_t k, const uint8_t* letters,
+                     const uint8_t* complements, uint8_t* scratch, uint64_t* out);
+// n-grams of numbers; fewer than n are one n-gram. `out` has room for `size`.
+int64_t number_ngrams(const uint64_t* values, int64_t size, int64_t n, uint64_t* out);
+
+// Sorts elements and drops repeats, in place; returns how many are left. With copies > 1 up to so
+// many repeats become elements of their own: the Jaccard similarity of what comes out is that of
+// the multisets, sum of minima over sum of maxima. scratch: n elements.
+int64_t distinct(uint64_t* elements, int64_t n, int64_t copies, uint64_t* scratch);
+// The same for each row, one after the other without gaps; writes the new offsets. scratch: as
+// many elements as the longest row.
+void sort_unique_rows(const int64_t* indptr, int64_t n, uint64_t* elements, int64_t copies,
+                      uint64_t* scratch, int64_t* indptr_out);
 // Copies chosen stored sets one after another, widened; `out` has room for their elements.
 void copy_sets(const StoredSets& sets, const int64_t* rows, int64_t n, uint64_t* out);
 // The 64-bit hash of a byte string: what a token becomes.

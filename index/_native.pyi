@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -86,13 +87,20 @@ def jaccard_of_all(
     indptr: Array, indices: Array, query_indptr: Array, query_indices: Array, salt: int
 ) -> npt.NDArray[np.float32]: ...
 def shingle_batch(
-    unit: Literal["byte", "char", "word", "dna"] | str,
-    texts: list[bytes],
+    unit: Literal["byte", "char", "word", "dna", "letters"] | str,
+    texts: Sequence[str | bytes],
     n: int,
     canonical: bool = True,
+    *,
+    copies: int = 0,
+    letters: Array | None = None,
+    complements: Array | None = None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]: ...
+def ngram_batch(
+    indptr: Array, values: Array, n: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]: ...
 def sort_unique(
-    indptr: Array, elements: Array
+    indptr: Array, elements: Array, copies: int = 1
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]: ...
 def take_sets(
     indptr: Array, elements: Array, rows: Array

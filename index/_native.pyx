@@ -12,6 +12,10 @@ from libcpp cimport bool as cbool
 import numpy as np
 
 
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) except NULL
+
+
 cdef extern from "kernels.hpp" namespace "closeby" nogil:
     cdef cppclass Sets:
         const int64_t* indptr
@@ -132,7 +136,12 @@ cdef extern from "kernels.hpp" namespace "closeby" nogil:
     int64_t dna_kmers(const uint8_t*, int64_t, int64_t, cbool, uint64_t*) noexcept
     uint64_t hash_bytes(const uint8_t*, int64_t) noexcept
     void copy_sets(const StoredSets&, const int64_t*, int64_t, uint64_t*) noexcept
-    void sort_unique_rows(const int64_t*, int64_t, uint64_t*, int64_t*) noexcept
+    int64_t letter_kmers(const uint8_t*, int64_t, int64_t, const uint8_t*, const uint8_t*,
+                         uint8_t*, uint64_t*) noexcept
+    int64_t number_ngrams(const uint64_t*, int64_t, int64_t, uint64_t*) noexcept
+    int64_t distinct(uint64_t*, int64_t, int64_t, uint64_t*) noexcept
+    void sort_unique_rows(const int64_t*, int64_t, uint64_t*, int64_t, uint64_t*,
+                          int64_t*) noexcept
 
 
 cdef const Kernels* _kernels = best_kernels()
@@ -851,12 +860,51 @@ cdef enum Shingle:
     CHARS
     WORDS
     DNA
+    LETTERS
 
 
-def shingle_batch(str unit, list texts, int64_t n, bint canonical=True):
-    """Set elements of each text, with repeats: (indptr int64, elements uint64).
+cdef class _Texts:
+    """Where the bytes of each text lie; `held` keeps them alive."""
 
-    unit: "byte", "char", "word" (n-grams) or "dna" (k-mers). texts: UTF-8 bytes.
+    cdef list held
+    cdef object starts_array, sizes_array
+    cdef size_t[::1] starts
+    cdef int64_t[::1] sizes
+    cdef int64_t total, longest
+
+    def __init__(self, list texts):
+        cdef int64_t i
+        cdef Py_ssize_t size
+        cdef const char* data
+        self.held = list(texts)  # of our own, so that nobody takes one out meanwhile
+        self.starts_array = np.zeros(len(self.held) + 1, np.uintp)
+        self.sizes_array = np.zeros(len(self.held) + 1, np.int64)
+        self.starts = self.starts_array
+        self.sizes = self.sizes_array
+        for i in range(len(self.held)):
+            text = self.held[i]
+            if isinstance(text, str):
+                data = PyUnicode_AsUTF8AndSize(text, &size)
+            elif isinstance(text, bytes):
+                data = <const char*>(<bytes>text)
+                size = len(<bytes>text)
+            else:
+                raise TypeError(f"a text is a string, not {type(text).__name__}")
+            self.starts[i] = <size_t>data
+            self.sizes[i] = size
+            self.total += size
+            self.longest = max(self.longest, size)
+
+
+def shingle_batch(str unit, list texts, int64_t n, bint canonical=True, *, int64_t copies=0,
+                  const uint8_t[::1] letters=None, const uint8_t[::1] complements=None):
+    """Set elements of each text: (indptr int64, elements uint64).
+
+    unit: "byte", "char", "word" (n-grams), "dna" (k-mers up to 32) or "letters" (k-mers by hash of
+    what `letters`, uint8 (256,), makes of each letter; 0 breaks a k-mer; with `complements` the
+    smaller hash of both strands). texts: strings, or bytes in UTF-8. copies: 0 gives all elements
+    in order and with repeats; 1 each once, ascending; more, up to so many repeats as elements of
+    their own. Raises TypeError, or UnicodeEncodeError for an unpaired surrogate.
     """
     cdef Shingle kind
     if unit == "byte":
@@ -867,44 +915,92 @@ def shingle_batch(str unit, list texts, int64_t n, bint canonical=True):
         kind = WORDS
     elif unit == "dna":
         kind = DNA
+    elif unit == "letters":
+        kind = LETTERS
     else:
         raise ValueError(f"unknown unit {unit!r}")
-    if n < 1 or (kind == DNA and n > 32):
+    if n < 1 or (kind == DNA and n > 32) or copies < 0:
         raise ValueError("n must be positive, and at most 32 for k-mers")
-    cdef int64_t i, size, at = 0, total = 0
-    cdef bytes text
+    if (kind == LETTERS and letters is None) or (letters is not None and letters.shape[0] != 256):
+        raise ValueError("letters has 256 entries")
+    if complements is not None and complements.shape[0] != 256:
+        raise ValueError("complements has 256 entries")
+    if texts is None:
+        raise TypeError("texts must be a list")
+    cdef _Texts found = _Texts(texts)
+    cdef int64_t i, size, made, at = 0, count = len(found.held)
     cdef const uint8_t* data
-    for text in texts:
-        total += len(text)
-    indptr = np.zeros(len(texts) + 1, np.int64)
-    elements = np.empty(total + 1, np.uint64)
+    indptr = np.zeros(count + 1, np.int64)
+    elements = np.empty(found.total + 1, np.uint64)
     cdef int64_t[::1] indptr_view = indptr
     cdef uint64_t[::1] elements_view = elements
-    for i in range(len(texts)):
-        text = texts[i]
-        data = <const uint8_t*>(<const char*>text)
-        size = len(text)
-        with nogil:
+    cdef uint64_t[::1] scratch = np.empty(found.longest + 1 if copies else 1, np.uint64)
+    cdef uint8_t[::1] strands = np.empty(2 * found.longest + 1 if kind == LETTERS else 1, np.uint8)
+    cdef const uint8_t* letters_data = NULL
+    cdef const uint8_t* complements_data = NULL
+    if letters is not None:
+        letters_data = &letters[0]
+    if complements is not None:
+        complements_data = &complements[0]
+    with nogil:
+        for i in range(count):
+            data = <const uint8_t*>found.starts[i]
+            size = found.sizes[i]
             if kind == BYTES:
-                at += byte_shingles(data, size, n, &elements_view[at])
+                made = byte_shingles(data, size, n, &elements_view[at])
             elif kind == CHARS:
-                at += char_shingles(data, size, n, &elements_view[at])
+                made = char_shingles(data, size, n, &elements_view[at])
             elif kind == WORDS:
-                at += word_shingles(data, size, n, &elements_view[at])
+                made = word_shingles(data, size, n, &elements_view[at])
+            elif kind == DNA:
+                made = dna_kmers(data, size, n, canonical, &elements_view[at])
             else:
-                at += dna_kmers(data, size, n, canonical, &elements_view[at])
-        indptr_view[i + 1] = at
+                made = letter_kmers(data, size, n, letters_data, complements_data, &strands[0],
+                                    &elements_view[at])
+            if copies:
+                made = distinct(&elements_view[at], made, copies, &scratch[0])
+            at += made
+            indptr_view[i + 1] = at
     return indptr, elements[:at]
 
 
-def sort_unique(const int64_t[::1] indptr not None, uint64_t[::1] elements not None):
-    """Sort each row of a CSR pair and drop its repeats, in place: (indptr, elements) of the rest."""
+def ngram_batch(const int64_t[::1] indptr not None, const uint64_t[::1] values not None, int64_t n):
+    """n-grams of the numbers of each row, with repeats: (indptr int64, elements uint64)."""
+    cdef Sets rows = _sets(indptr, values)
+    cdef int64_t i, at = 0
+    if n < 1:
+        raise ValueError("n must be positive")
+    out = np.zeros(rows.n + 1, np.int64)
+    elements = np.empty(values.shape[0] + 1, np.uint64)
+    cdef int64_t[::1] out_view = out
+    cdef uint64_t[::1] elements_view = elements
+    if values.shape[0]:
+        with nogil:
+            for i in range(rows.n):
+                at += number_ngrams(&values[0] + indptr[i], indptr[i + 1] - indptr[i], n,
+                                    &elements_view[at])
+                out_view[i + 1] = at
+    return out, elements[:at]
+
+
+def sort_unique(const int64_t[::1] indptr not None, uint64_t[::1] elements not None,
+                int64_t copies=1):
+    """Sort each row of a CSR pair and drop its repeats, in place: (indptr, elements) of the rest.
+
+    copies: up to so many repeats of an element become elements of their own.
+    """
     cdef Sets sets = _sets(indptr, elements)
+    cdef int64_t i, longest = 0
+    if copies < 1:
+        raise ValueError("copies must be positive")
+    for i in range(sets.n):
+        longest = max(longest, indptr[i + 1] - indptr[i])
     out = np.zeros(sets.n + 1, np.int64)
     cdef int64_t[::1] view = out
+    cdef uint64_t[::1] scratch = np.empty(longest + 1, np.uint64)
     if sets.n and elements.shape[0]:
         with nogil:
-            sort_unique_rows(sets.indptr, sets.n, &elements[0], &view[0])
+            sort_unique_rows(sets.indptr, sets.n, &elements[0], copies, &scratch[0], &view[0])
     return out, np.asarray(elements)[: out[sets.n]]
 
 

@@ -91,10 +91,19 @@ def as_set_batch(sets: Any) -> SetBatch:
             "sets must be a list of integer arrays, a scipy CSR matrix or (indptr, indices)",
             field="set",
         )
-    rows = [_elements(row, number) for number, row in enumerate(sets)]
-    indptr = np.concatenate(([0], np.cumsum([len(row) for row in rows], dtype=np.int64)))
-    indices = np.concatenate(rows) if rows else np.zeros(0, np.uint64)
-    return _sorted_unique(indptr.astype(np.int64), indices)
+    return _sorted_unique(*integer_rows(sets))
+
+
+def integer_rows(rows: Iterable[Any]) -> tuple[Int64Array, UInt64Array]:
+    """Offsets and numbers of rows of integers, in order and with repeats.
+
+    Raises:
+        InvalidInputError: elements are no integers 0 .. 2**64 - 1; ``row`` says where.
+    """
+    arrays = [_elements(row, number) for number, row in enumerate(rows)]
+    indptr = np.concatenate(([0], np.cumsum([len(row) for row in arrays], dtype=np.int64)))
+    values = np.concatenate(arrays) if arrays else np.zeros(0, np.uint64)
+    return indptr.astype(np.int64), values
 
 
 def _nonzero_csr(matrix: Any) -> tuple[Any, Any]:

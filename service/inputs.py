@@ -42,7 +42,6 @@ class Inputs:
 
     def __init__(self, spec: dict[str, Any], max_set_elements: int) -> None:
         self.featurizer: Featurizer = featurizer_from(spec)
-        self._kind: str = self.featurizer.spec["kind"]
         self._max_set_elements = max_set_elements
 
     def features(self, inputs: Sequence[Any] | np.ndarray[Any, Any], engine: Engine) -> Features:
@@ -86,18 +85,22 @@ class Inputs:
     def value(self, features: bytes | None, source: bytes | None) -> Any:
         """The input of a stored point."""
         if source is not None:
-            return orjson.loads(source) if self._kind == "tokens" else source.decode()
+            return orjson.loads(source) if self.featurizer.field == "set" else source.decode()
         decoded = decode_rows([features or b""])
         row = decoded.row(0) if isinstance(decoded, SetBatch) else decoded[0]
         return row.tolist()
 
     def _sources(self, inputs: list[Any]) -> list[bytes | None]:
         """Raw inputs as they are kept, where the features alone do not give them back."""
-        if self._kind in ("shingles", "kmers"):
-            return [text.encode() for text in inputs]
-        if self._kind == "tokens":
-            return [orjson.dumps(list(tokens)) for tokens in inputs]
-        return [None] * len(inputs)
+        if self.featurizer.gives_back:
+            return [None] * len(inputs)
+        if self.featurizer.field == "set":
+            plain = orjson.OPT_SERIALIZE_NUMPY
+            return [
+                orjson.dumps(s if isinstance(s, np.ndarray) else list(s), option=plain)
+                for s in inputs
+            ]
+        return [text.encode() for text in inputs]
 
     def _check(self, features: Features, engine: Engine) -> None:
         # Checked only: what is stored is what was given, not what an engine makes of it.

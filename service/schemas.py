@@ -13,6 +13,11 @@ __all__ = ["MODELS", "CollectionBody", "IndexName", "schema_ref"]
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 
+_COUNTS: dict[str, Any] = {
+    "type": "boolean",
+    "default": False,
+    "description": "Whether repeats count: the similarity is that of the bags.",
+}
 _FEATURES_SCHEMA: dict[str, Any] = {
     "description": "How a point's raw input becomes a set or a vector.",
     "oneOf": [
@@ -35,6 +40,7 @@ _FEATURES_SCHEMA: dict[str, Any] = {
                         "whitespace": {"enum": ["collapse"]},
                     },
                 },
+                "counts": _COUNTS,
             },
         },
         {
@@ -44,8 +50,27 @@ _FEATURES_SCHEMA: dict[str, Any] = {
             "additionalProperties": False,
             "properties": {
                 "kind": {"const": "kmers"},
-                "k": {"type": "integer", "minimum": 1, "maximum": 32, "default": 16},
+                "alphabet": {"const": "dna"},
+                "k": {"type": "integer", "minimum": 1, "maximum": 64, "default": 16},
                 "canonical": {"type": "boolean", "default": True},
+                "counts": _COUNTS,
+            },
+        },
+        {
+            "type": "object",
+            "title": "k-mers of a protein",
+            "required": ["kind", "alphabet"],
+            "additionalProperties": False,
+            "properties": {
+                "kind": {"const": "kmers"},
+                "alphabet": {"enum": ["protein", "dayhoff", "hp"]},
+                "k": {
+                    "type": "integer",
+                    "minimum": 1,
+                    "maximum": 64,
+                    "description": "Default: 7, dayhoff 12, hp 24.",
+                },
+                "counts": _COUNTS,
             },
         },
         {
@@ -53,14 +78,40 @@ _FEATURES_SCHEMA: dict[str, Any] = {
             "title": "a set of integers",
             "required": ["kind"],
             "additionalProperties": False,
-            "properties": {"kind": {"const": "ids"}},
+            "properties": {"kind": {"const": "ids"}, "counts": _COUNTS},
         },
         {
             "type": "object",
             "title": "a set of strings",
             "required": ["kind"],
             "additionalProperties": False,
-            "properties": {"kind": {"const": "tokens"}},
+            "properties": {"kind": {"const": "tokens"}, "counts": _COUNTS},
+        },
+        {
+            "type": "object",
+            "title": "n-grams of a list of integers or strings",
+            "required": ["kind"],
+            "additionalProperties": False,
+            "properties": {
+                "kind": {"const": "ngrams"},
+                "unit": {"enum": ["id", "token"], "default": "id"},
+                "n": {"type": "integer", "minimum": 1, "maximum": 64, "default": 2},
+                "counts": _COUNTS,
+            },
+        },
+        {
+            "type": "object",
+            "title": "a MinHash sketch made elsewhere",
+            "required": ["kind"],
+            "additionalProperties": False,
+            "properties": {
+                "kind": {"const": "sketch"},
+                "positions": {
+                    "type": "boolean",
+                    "default": False,
+                    "description": "Whether a value counts only at its place in the list.",
+                },
+            },
         },
         {
             "type": "object",

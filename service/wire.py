@@ -345,15 +345,14 @@ def _inputs(
     settings: Settings,
 ) -> Sequence[Any]:
     """Raw inputs of the type that the featuriser takes; it checks what is inside."""
-    kind = featurizer.spec["kind"]
-    if kind in ("shingles", "kmers"):
+    if featurizer.field in ("text", "sequence"):
         for row, value in enumerate(values):
             if type(value) is not str:
                 raise ValidationError.of(path(row), f"must be a string, not {_kind(value)}")
         return values
-    if kind == "vector":
+    if featurizer.field == "vector":
         return [_vector(v, path(r), featurizer.spec["dim"]) for r, v in enumerate(values)]
-    member = _token_set if kind == "tokens" else _id_set
+    member = _token_set if featurizer.element is str else _id_set
     return [member(v, path(r), settings.max_set_elements) for r, v in enumerate(values)]
 
 

@@ -229,15 +229,7 @@ def words(text: str) -> list[bytes]:
 
 def word_shingles(text: str, n: int) -> set[int]:
     """n-grams of words: their hashes folded, beginning with how many they are."""
-    hashes = [hash_bytes(word) for word in words(text)]
-    window = min(n, len(hashes))
-    shingles = set()
-    for i in range(len(hashes) - window + 1 if window else 0):
-        running = 0x2545F4914F6CDD1D + window
-        for value in hashes[i : i + window]:
-            running = fold(running, value)
-        shingles.add(running)
-    return shingles
+    return set(ngrams([hash_bytes(word) for word in words(text)], n))
 
 
 def reverse_complement(sequence: str) -> str:
@@ -258,6 +250,44 @@ def kmers(sequence: str, k: int, *, canonical: bool) -> set[int]:
             for strand in (kmer, reverse_complement(kmer))
         ]
         found.add(min(numbers) if canonical else numbers[0])
+    return found
+
+
+def letter_kmers(sequence: str, k: int, groups: Iterable[str], *, canonical: bool) -> set[int]:
+    """Hashes of k letters, each the first of its group; canonical: the smaller of the strands."""
+    plain = {letter: group[0] for group in groups for letter in group + group.lower()}
+    found = set()
+    for i in range(len(sequence) - k + 1):
+        if all(letter in plain for letter in sequence[i : i + k]):
+            kmer = "".join(plain[letter] for letter in sequence[i : i + k])
+            hashes = [hash_bytes(kmer.encode())]
+            if canonical:
+                hashes.append(hash_bytes(reverse_complement(kmer).encode()))
+            found.add(min(hashes))
+    return found
+
+
+def ngrams(values: list[int], n: int) -> list[int]:
+    """Windows of n numbers folded, beginning with how many they are; fewer than n are one."""
+    window = min(n, len(values))
+    found = []
+    for i in range(len(values) - window + 1 if window else 0):
+        running = 0x2545F4914F6CDD1D + window
+        for value in values[i : i + window]:
+            running = fold(running, value)
+        found.append(running)
+    return found
+
+
+def copies(elements: Iterable[int], most: int) -> set[int]:
+    """Elements, and for each repeat up to `most` copies an element of its own."""
+    counts: dict[int, int] = {}
+    found = set()
+    for element in elements:
+        number = counts[element] = counts.get(element, -1) + 1
+        if number < most:
+            first = fold(0xD6E8FEB86659FD93, element)
+            found.add(fold(first, number) if number else element)
     return found
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import pytest
 from closeby.index import InvalidInputError, SetBatch, featurizer_from
-from closeby.index.features import MAX_ELEMENTS
+from closeby.index.features import ALPHABETS, MAX_ELEMENTS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,11 +16,22 @@ SPECS = [
     {"kind": "shingles", "unit": "word", "n": 2},
     {"kind": "kmers", "k": 7, "canonical": True},
     {"kind": "kmers", "k": 7, "canonical": False},
+    {"kind": "kmers", "k": 40, "canonical": True},
+    {"kind": "kmers", "k": 5, "alphabet": "protein"},
+    {"kind": "kmers", "k": 5, "alphabet": "hp", "counts": True},
     {"kind": "ids"},
+    {"kind": "ids", "counts": True},
     {"kind": "tokens"},
+    {"kind": "ngrams", "unit": "id", "n": 2},
+    {"kind": "ngrams", "unit": "token", "n": 3, "counts": True},
+    {"kind": "sketch", "positions": False},
+    {"kind": "sketch", "positions": True},
     {"kind": "vector", "dim": 3},
 ]
-FIELDS = {"shingles": "text", "kmers": "sequence", "ids": "set", "tokens": "set"}
+FIELDS = dict.fromkeys(("ids", "tokens", "ngrams", "sketch"), "set") | {
+    "shingles": "text",
+    "kmers": "sequence",
+}
 
 
 def rows(spec: dict[str, Any], inputs: list[Any]) -> list[list[int]]:
@@ -74,11 +85,20 @@ def test_defaults_are_written_out() -> None:
         ({"kind": "shingles", "n": "4"}, "features.n"),
         ({"kind": "shingles", "k": 4}, "features.k"),
         ({"kind": "shingles", "self": 4}, "features.self"),
-        ({"kind": "kmers", "k": 33}, "features.k"),
+        ({"kind": "kmers", "k": 65}, "features.k"),
         ({"kind": "kmers", "k": 0}, "features.k"),
         ({"kind": "kmers", "canonical": 1}, "features.canonical"),
         ({"kind": "ids", "n": 1}, "features.n"),
         ({"kind": "tokens", "n": 1}, "features.n"),
+        ({"kind": "kmers", "alphabet": "rna"}, "features.alphabet"),
+        ({"kind": "kmers", "alphabet": ["dna"]}, "features.alphabet"),
+        ({"kind": "kmers", "alphabet": "protein", "canonical": True}, "features.canonical"),
+        ({"kind": "shingles", "counts": 1}, "features.counts"),
+        ({"kind": "ids", "counts": "yes"}, "features.counts"),
+        ({"kind": "ngrams", "unit": "word"}, "features.unit"),
+        ({"kind": "ngrams", "n": 0}, "features.n"),
+        ({"kind": "sketch", "positions": None}, "features.positions"),
+        ({"kind": "sketch", "counts": True}, "features.counts"),
         ({"kind": "vector"}, "features.dim"),
         ({"kind": "vector", "dim": 0}, "features.dim"),
         ({"kind": "vector", "dim": 65_537}, "features.dim"),
@@ -103,8 +123,8 @@ def test_no_inputs_and_rows_without_elements(spec: dict[str, Any]) -> None:
         return
     full, empty = {
         "text": ("a word or two", ""),
-        "sequence": ("ACGTACGTA", "NNNNNNNNNN"),
-        "set": (["a"] if spec["kind"] == "tokens" else [1], []),
+        "sequence": ("ACGTACGTA" * 6, "**********"),
+        "set": (["a"] if featurizer.element is str else [1], []),
     }[featurizer.field]
     batch = featurizer.features([empty, full, empty])
     assert featurizer.empty_rows(batch).tolist() == [0, 2]
@@ -198,6 +218,80 @@ def test_the_longest_kmers_fill_64_bits() -> None:
     assert kmers("A" * 40, 32, canonical=False) == [0]
 
 
+def test_kmers_beyond_32_letters_are_hashed() -> None:
+    assert kmers("ACGTN" * 8, 5) == []
+    long = "ACGTTGCA" * 6
+    assert kmers(long, 40) == kmers(oracle.reverse_complement(long), 40)
+    groups = ("A", "C", "G", "TU")
+    expected = oracle.letter_kmers(long, 40, groups, canonical=False)
+    assert kmers(long.lower(), 40, canonical=False) == sorted(expected)
+
+
+@given(st.text("ACDEFGHIKLMNPQRSTVWYacdBJOUXZ*-", max_size=60), st.integers(1, 12))
+def test_protein_kmers_are_those_of_the_definition(sequence: str, k: int) -> None:
+    for alphabet, groups in ALPHABETS.items():
+        if alphabet != "dna":
+            found = rows({"kind": "kmers", "alphabet": alphabet, "k": k}, [sequence])[0]
+            assert found == sorted(oracle.letter_kmers(sequence, k, groups, canonical=False))
+
+
+def test_alphabets_of_proteins_hold_every_amino_acid_once() -> None:
+    for alphabet in ("protein", "dayhoff", "hp"):
+        assert sorted("".join(ALPHABETS[alphabet])) == sorted("ACDEFGHIKLMNPQRSTVWY")
+    dayhoff = {"kind": "kmers", "alphabet": "dayhoff", "k": 3}
+    assert rows(dayhoff, ["AKI"]) == rows(dayhoff, ["PRV"]) != rows(dayhoff, ["AKF"])
+    protein = {"kind": "kmers", "alphabet": "protein", "k": 3}
+    assert rows(protein, ["MKVX", "MKVBMKV", "mkv", "MK"]) == [rows(protein, ["MKV"])[0]] * 3 + [[]]
+
+
+# --- counts --------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.text("ab", max_size=12), min_size=2, max_size=2))
+def test_counted_shingles_give_the_weighted_similarity(pair: list[str]) -> None:
+    spec = {"kind": "shingles", "unit": "char", "n": 1, "counts": True}
+    one, other = rows(spec, pair)
+    letters = [{letter: text.count(letter) for letter in "ab"} for text in pair]
+    least = sum(min(letters[0][x], letters[1][x]) for x in "ab")
+    most = sum(max(letters[0][x], letters[1][x]) for x in "ab")
+    assert (len(set(one) & set(other)), len(set(one) | set(other))) == (least, most)
+
+
+def test_bags_of_ids_and_tokens_count_up_to_255() -> None:
+    ids, tokens = {"kind": "ids", "counts": True}, {"kind": "tokens", "counts": True}
+    assert [len(row) for row in rows(ids, [[7], [7, 7, 3], [7] * 255, [7] * 300])] == [
+        1,
+        3,
+        255,
+        255,
+    ]
+    assert [len(row) for row in rows(tokens, [["a"], ["a", "b", "a"]])] == [1, 3]
+    assert 7 in rows(ids, [[7, 7]])[0]
+    assert rows(ids, [[3, 7, 3]]) == rows(ids, [np.array([3, 3, 7])])
+
+
+# --- n-grams and sketches ------------------------------------------------------------------------
+
+
+def test_ngrams_keep_the_order_and_sets_do_not() -> None:
+    spec = {"kind": "ngrams", "unit": "id", "n": 2}
+    found = rows(spec, [[1, 2, 3], [3, 2, 1], [1, 2, 1, 2], [1]])
+    assert found[0] == sorted(oracle.ngrams([1, 2, 3], 2))
+    assert not set(found[0]) & set(found[1])
+    assert [len(row) for row in found] == [2, 2, 2, 1]
+    token = {"kind": "ngrams", "unit": "token", "n": 2}
+    words = {"kind": "shingles", "unit": "word", "n": 2}
+    assert rows(token, [["one", "two", "three"]]) == rows(words, ["one two three"])
+
+
+def test_sketches_are_their_values_or_their_values_at_places() -> None:
+    assert rows({"kind": "sketch"}, [[9, 2, 9]]) == [[2, 9]]
+    placed = {"kind": "sketch", "positions": True}
+    one, other = rows(placed, [[5, 5, 8, 1], [5, 6, 8, 2]])
+    assert (len(one), len(set(one) & set(other))) == (4, 2)
+    assert rows(placed, [[5, 8]]) != rows(placed, [[8, 5]])
+
+
 # --- sets and vectors ----------------------------------------------------------------------------
 
 
@@ -229,6 +323,7 @@ def test_vectors_of_lists_and_of_an_array_are_the_same() -> None:
 
 TEXT, DNA, IDS = {"kind": "shingles"}, {"kind": "kmers"}, {"kind": "ids"}
 TOKENS, VECTOR = {"kind": "tokens"}, {"kind": "vector", "dim": 3}
+NGRAMS = {"kind": "ngrams"}
 
 
 @pytest.mark.parametrize(
@@ -257,6 +352,11 @@ TOKENS, VECTOR = {"kind": "tokens"}, {"kind": "vector", "dim": 3}
         (TOKENS, [None], "set"),
         (TOKENS, ["a\ud800"], "set"),
         (TOKENS, 7, "set"),
+        (NGRAMS, "abc", "set"),
+        (NGRAMS, [1.5], "set"),
+        ({"kind": "ngrams", "unit": "token"}, ["a", 1], "set"),
+        ({"kind": "sketch"}, [-1], "set"),
+        ({"kind": "ids", "counts": True}, [True], "set"),
         (VECTOR, [1, 2], "vector"),
         (VECTOR, [1, 2, 3, 4], "vector"),
         (VECTOR, [], "vector"),

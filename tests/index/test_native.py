@@ -611,6 +611,76 @@ def test_hash_tokens(tokens: list[bytes]) -> None:
     assert _native.hash_tokens(tokens).tolist() == [oracle.hash_bytes(token) for token in tokens]
 
 
+AMINO = ("A", "RK", "N", "WYF", "TU")
+LETTERS = np.zeros(256, np.uint8)
+for group in AMINO:
+    LETTERS[[ord(letter) for letter in group + group.lower()]] = ord(group[0])
+COMPLEMENTS = np.zeros(256, np.uint8)
+COMPLEMENTS[[*b"ACGT"]] = [*b"TGCA"]
+
+
+@given(st.text("ARNWKYFTUarnwX*é", max_size=80), st.integers(1, 20))
+@settings(max_examples=100)
+def test_kmers_of_any_letters(text: str, k: int) -> None:
+    pair = _native.shingle_batch("letters", ["RAK", text, "RAK"], k, copies=1, letters=LETTERS)
+    expected = oracle.letter_kmers(text.encode().decode("latin-1"), k, AMINO, canonical=False)
+    assert pair[1][pair[0][1] : pair[0][2]].tolist() == sorted(expected)
+
+
+@given(st.text("ACGTacgtuN", max_size=120), st.integers(1, 40))
+@settings(max_examples=100)
+def test_long_kmers_of_both_strands(text: str, k: int) -> None:
+    groups = ("A", "C", "G", "TU")
+    letters = np.zeros(256, np.uint8)
+    for group in groups:
+        letters[[ord(letter) for letter in group + group.lower()]] = ord(group[0])
+    pair = _native.shingle_batch(
+        "letters", [text], k, copies=1, letters=letters, complements=COMPLEMENTS
+    )
+    assert pair[1].tolist() == sorted(oracle.letter_kmers(text, k, groups, canonical=True))
+
+
+@given(st.lists(st.lists(elements, max_size=12), max_size=6), st.integers(1, 5))
+def test_ngrams_of_numbers(rows: list[list[int]], n: int) -> None:
+    indptr = np.cumsum([0, *map(len, rows)]).astype(np.int64)
+    flat = np.array([x for row in rows for x in row], np.uint64)
+    got, found = _native.ngram_batch(indptr, flat, n)
+    for i, row in enumerate(rows):
+        assert found[got[i] : got[i + 1]].tolist() == oracle.ngrams(row, n)
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([0, 1, 7, 2**32, 2**64 - 1]), max_size=60), max_size=6),
+    st.integers(1, 9),
+)
+def test_repeats_become_elements_up_to_a_bound(rows: list[list[int]], most: int) -> None:
+    indptr = np.cumsum([0, *map(len, rows)]).astype(np.int64)
+    flat = np.array([x for row in rows for x in row], np.uint64)
+    got, found = _native.sort_unique(indptr, flat, most)
+    for i, row in enumerate(rows):
+        assert found[got[i] : got[i + 1]].tolist() == sorted(oracle.copies(row, most))
+
+
+@pytest.mark.parametrize("size", [0, 1, 24, 25, 255, 256, 257, 4096, 4097, 70_000, 1_100_000])
+@pytest.mark.parametrize("spread", ["hashes", "packed", "few", "low bits", "fall"])
+def test_rows_of_every_length_and_spread_are_sorted(size: int, spread: str) -> None:
+    rng = np.random.default_rng(size)
+    values = rng.integers(0, 2**64 - 1, size, np.uint64, endpoint=True)
+    if spread == "packed":
+        values = (values % 2**7 << np.uint64(24)) | values >> np.uint64(40)
+    elif spread == "few":
+        values %= np.uint64(5)
+    elif spread == "low bits":  # all but one alike above bit 20, so that the highest tell nothing
+        values %= np.uint64(2**20)
+        values[: size // 100] |= np.uint64(2**63)
+    elif spread == "fall":
+        values = np.sort(values)[::-1].copy()
+    expected = np.unique(values)
+    got, found = _native.sort_unique(np.array([0, size]), values.copy())
+    np.testing.assert_array_equal(found, expected)
+    assert got.tolist() == [0, len(expected)]
+
+
 @given(st.lists(st.lists(elements, max_size=20), max_size=6))
 def test_sort_unique(rows: list[list[int]]) -> None:
     indptr = np.cumsum([0, *map(len, rows)]).astype(np.int64)
@@ -761,7 +831,10 @@ BAD_CALLS: list[tuple[str, tuple[Any, ...]]] = [
     ("shingle_batch", ("byte", [b"abc"], -1)),
     ("shingle_batch", ("dna", [b"ACGT"], 33)),
     ("shingle_batch", ("line", [b"abc"], 3)),
-    ("shingle_batch", ("byte", ["abc"], 3)),
+    ("shingle_batch", ("byte", ["a\ud800"], 3)),
+    ("shingle_batch", ("byte", [b"abc"], 3, True, -1)),
+    ("shingle_batch", ("letters", [b"abc"], 3)),
+    ("ngram_batch", (*CSR, 0)),
     ("shingle_batch", ("byte", [None], 3)),
     ("shingle_batch", ("byte", None, 3)),
     ("shingle_batch", (None, [b"abc"], 3)),

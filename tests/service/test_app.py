@@ -353,7 +353,7 @@ def test_other_media_types(http: httpx.Client, headers: dict[str, str]) -> None:
         ({"features": {"kind": "shingles", "n": 0}}, "features.n"),
         ({"features": {"kind": "shingles", "n": True}}, "features.n"),
         ({"features": {"kind": "shingles", "unit": "page"}}, "features.unit"),
-        ({"features": {"kind": "kmers", "k": 33}}, "features.k"),
+        ({"features": {"kind": "kmers", "k": 65}}, "features.k"),
         ({"features": {"kind": "kmers", "canonical": 1}}, "features.canonical"),
         ({"features": {"kind": "vector"}}, "features.dim"),
         ({"features": {"kind": "vector", "dim": 65_537}}, "features.dim"),
