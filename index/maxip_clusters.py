@@ -25,8 +25,10 @@ LIST_POINTS = 64
 LISTS_A_ROOT = 8
 # Below so many lists one level will do.
 ONE_LEVEL = 400
-NEAREST_REGIONS = 4
-REFINEMENTS = 2
+NEAREST_REGIONS = 3
+REFINEMENTS = 1
+# Of one region.
+MOST_LISTS = 128
 # Norms so many times the median one are a band of their own.
 FAR = 30.0
 
@@ -85,8 +87,7 @@ def _two_levels(
     regions = _train(vectors, inverse, round(1.5 * lists**0.5), seed)
     near = _nearest(vectors, inverse, regions, NEAREST_REGIONS)
     members = [_by_value(near[:, rank], len(regions)) for rank in range(NEAREST_REGIONS)]
-    sizes = np.array([len(rows) for rows in members[0]])
-    counts = np.maximum(1, np.round(sizes * (lists / len(vectors))).astype(np.int64))
+    counts = _shares(vectors, inverse, regions, near[:, 0], lists)
     starts = np.concatenate(([0], np.cumsum(counts)))
     centroids = np.empty((starts[-1], vectors.shape[1]), np.float32)
     rng = np.random.default_rng(seed)
@@ -105,6 +106,26 @@ def _two_levels(
     return centroids, owner
 
 
+def _shares(
+    vectors: FloatArray, inverse: np.float32, regions: FloatArray, owner: Int64Array, lists: int
+) -> Int64Array:
+    """Into how many lists each region is divided, int64 (regions,).
+
+    A region gets lists by its points and by how widely they spread: where all are much alike, as
+    the many short vectors of a factorisation are, dividing them helps no search.
+    """
+    sizes = np.bincount(owner, minlength=len(regions))
+    squares = np.zeros(len(regions))
+    for at in range(0, len(vectors), ASSIGNED_AT_ONCE):
+        part = slice(at, at + ASSIGNED_AT_ONCE)
+        residuals = vectors[part] * inverse - regions[owner[part]]
+        square = np.einsum("ij,ij->i", residuals, residuals)
+        squares += np.bincount(owner[part], square, len(regions))
+    weights = np.sqrt(sizes * squares)  # points times their root mean square distance
+    shares = weights * (lists / (weights.sum() or 1.0))
+    return np.clip(np.round(shares), 1, MOST_LISTS).astype(np.int64)
+
+
 def _assign(
     vectors: FloatArray,
     inverse: np.float32,
@@ -114,12 +135,14 @@ def _assign(
 ) -> Int64Array:
     """The nearest list of each vector among those of its regions, int64 (n,)."""
     halves = np.einsum("ij,ij->i", centroids, centroids) / 2
+    scaled = centroids * inverse
     best = np.full(len(vectors), -np.inf, np.float32)
     owner = np.zeros(len(vectors), np.int64)
     for ranked in members:
         for region, rows in enumerate(ranked):
             part = slice(starts[region], starts[region + 1])
-            scores = (vectors[rows] * inverse) @ centroids[part].T - halves[part]
+            scores = vectors[rows] @ scaled[part].T
+            scores -= halves[part]
             at = scores.argmax(axis=1)
             score = scores[np.arange(len(rows)), at]
             better = score > best[rows]

@@ -279,8 +279,8 @@ class MaxIPSegments:
         points = JoinedPoints(parts)
         # By id, so that the segment does not depend on the order of arrival.
         order = np.argsort(points.ids, kind="stable")
-        vectors = np.asarray(points.take(order))
         if len(order):
+            vectors = np.asarray(points.take(order))
             lists = Lists.build(points.ids[order], vectors, self.seed, self.rotations)
         else:
             lists = Lists.nothing(self.dim, self.seed, self.rotations)

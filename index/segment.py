@@ -74,8 +74,12 @@ def split_sketches(sketches: UInt8Array) -> tuple[UInt8Array, UInt8Array]:
 
 
 def rows_of(features: Batch, rows: Int64Array) -> Batch:
-    """Chosen rows of a batch."""
-    return features.take(rows) if isinstance(features, SetBatch) else features[rows]
+    """Chosen rows of a batch; of vectors the batch itself where all are chosen in order."""
+    if isinstance(features, SetBatch):
+        return features.take(rows)
+    if len(rows) == len(features) and np.array_equal(rows, np.arange(len(features))):
+        return features
+    return features[rows]
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from closeby.index import (
     FlatIndex,
     FlinngIndex,
     LshIndex,
+    MaxIPIndex,
     MinHashFamily,
     SetBatch,
     SignedRandomProjection,
@@ -35,7 +36,12 @@ SETS = [[1, 2, 3], [], [2**64 - 1], list(range(0, 3000, 7)), [2**32 - 1, 2**32]]
 VECTORS = [[(i * j) % 7 - 3 for j in range(20)] for i in range(1, 6)]
 TEXTS = ["", "a", "closeby", "Ein Café, zwei Cafés: √2 🙂", "the quick brown fox " * 3]
 SEQUENCES = ["", "ACGT", "acguNACGTTGCA", "ACGTTGCATGTCAGTCAGGCTAGCTAGGATCGATCGGAT"]
-ENGINES: dict[str, Any] = {"flat": FlatIndex, "flinng": FlinngIndex, "lsh": LshIndex}
+ENGINES: dict[str, Any] = {
+    "flat": FlatIndex,
+    "flinng": FlinngIndex,
+    "lsh": LshIndex,
+    "maxip": MaxIPIndex,
+}
 FEATURIZERS: list[tuple[dict[str, Any], list[Any]]] = [
     ({"kind": "shingles", "unit": "byte", "n": 3}, TEXTS),
     ({"kind": "shingles", "unit": "byte", "n": 9}, TEXTS),
@@ -116,6 +122,12 @@ def write_golden() -> None:
         lsh.remove(ids[5:7])
         if not (path := FILES / f"lsh-{metric}.closeby").exists():
             lsh.save(path)
+    maxip = MaxIPIndex(7, 0.9999, rotations=2, capacity=16)
+    maxip.add(vectors[:35], ids[:35])
+    maxip.add(vectors[35:], ids[35:])
+    maxip.remove(ids[5:7])
+    if not (path := FILES / "maxip-ip.closeby").exists():
+        maxip.save(path)
 
 
 def test_hashes_are_those_of_version_1() -> None:
@@ -156,6 +168,7 @@ def test_all_kinds_of_files_are_kept() -> None:
         "flinng-cosine-bitmaps.closeby",
         "lsh-jaccard.closeby",
         "lsh-cosine.closeby",
+        "maxip-ip.closeby",
     }
 
 
