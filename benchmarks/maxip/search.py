@@ -1,10 +1,12 @@
 """MaxIP search: recall and processor time of closeby, a BLAS scan, FAISS and ScaNN.
 
     python -m benchmarks.maxip.search ITEMS.npy [--queries USERS.npy] [--n 1000000] [--out FILE]
+                                       [--plot FILE.png]
 
-One thread; times are processor time of one query after another, which a busy machine blurs least.
-Peers get a small grid of their parameters, and the fastest setting of each that reaches the recall
-counts. An optional peer that is not installed is left out and named.
+One thread; times are processor time of one query after another, which a busy machine blurs least,
+medians of three rounds in which all take turns. Peers get a grid of their parameters, and the
+fastest setting of each that reaches the recall counts. An optional peer that is not installed is
+left out and named.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,8 @@ from benchmarks.machine import describe
 
 K = 10
 QUERIES = 200
+REPEATS = 3
+LEVELS = (0.9, 0.95, 0.98, 0.99)
 Search = Callable[[np.ndarray], np.ndarray]
 
 
@@ -46,148 +52,239 @@ def recall(found: np.ndarray, items: np.ndarray, queries: np.ndarray, least: np.
     return float(good.mean())
 
 
-def closeby_(items: np.ndarray, tune: np.ndarray) -> Iterator[tuple[str, float, float, Search]]:
-    """closeby, as it tunes itself and tuned with other queries of the same kind."""
+@dataclass(frozen=True)
+class Setting:
+    """One way to ask one index."""
+
+    subject: str
+    name: str
+    search: Search
+    build: float
+    size: float
+
+
+def closeby_(items: np.ndarray, tune: np.ndarray) -> Iterator[Setting]:
+    """Closeby as it measures itself, and tuned with other queries of the same kind."""
     index = MaxIPIndex(seed=0)
     _, build = clock(lambda: index.add(items))
-    size = sum(v for name, v in index.nbytes.items() if name != "features")
-    for target in (0.9, 0.95, 0.97, 0.99):
-        yield f"closeby target {target}", build, size, _closeby_search(index, target)
-    index.tune(tune)
-    for target in (0.9, 0.95, 0.97, 0.99):
-        yield f"closeby tuned, target {target}", build, size, _closeby_search(index, target)
+    size = float(sum(v for name, v in index.nbytes.items() if name != "features"))
+    tuned = index.fork()
+    tuned.tune(tune)
+    for subject, chosen in (("closeby", index), ("closeby, tuned", tuned)):
+        for target in (0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999):
+            yield Setting(subject, f"target {target}", _closeby_search(chosen, target), build, size)
 
 
 def _closeby_search(index: MaxIPIndex, target: float) -> Search:
     return lambda q: index.search(q, K, target_recall=target)[0]
 
 
-def faiss_index(
-    factory: str, grid: dict[str, tuple[int, ...]], rerank: int
-) -> Callable[[np.ndarray, np.ndarray], Iterator[tuple[str, float, float, Search]]]:
-    """An index of FAISS by its factory string, over a grid of one parameter."""
+def faiss_ivf(name: str, code: str) -> Callable[..., Iterator[Setting]]:
+    """Lists with codes of FAISS, the best by code compared exactly by it."""
 
-    def make(items: np.ndarray, _: np.ndarray) -> Iterator[tuple[str, float, float, Search]]:
-        index = faiss.index_factory(items.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-        sample = items[:: max(1, len(items) // 200_000)]
+    def make(items: np.ndarray, _: np.ndarray) -> Iterator[Setting]:
+        lists = 4 * round(len(items) ** 0.5)
+        index = faiss.index_factory(
+            items.shape[1], f"IVF{lists},{code},RFlat", faiss.METRIC_INNER_PRODUCT
+        )
+        sample = items[:: max(1, len(items) // (40 * lists))]
 
         def build() -> None:
             index.train(sample)
             index.add(items)
 
         _, seconds = clock(build)
-        size = float(len(faiss.serialize_index(index)))
-        (name, values), *_ = grid.items()
-        for value in values:
-            setting = faiss.ParameterSpace()
-            yield (
-                f"{factory} {name} {value}" + (f", {rerank} compared exactly" if rerank else ""),
-                seconds,
-                size,
-                _faiss_search(index, setting, name, value, items, rerank),
-            )
+        size = float(len(faiss.serialize_index(index.base_index)))
+        base = faiss.downcast_index(index.base_index)
+
+        def search(query: np.ndarray, probes: int, factor: int) -> np.ndarray:
+            base.nprobe, index.k_factor = probes, factor
+            return np.asarray(index.search(query, K)[1])
+
+        for probes in (16, 32, 64, 128, 256, 512, 1024):
+            for factor in (5, 10, 20, 40, 80):
+                yield Setting(
+                    name,
+                    f"IVF{lists},{code} nprobe {probes} k_factor {factor}",
+                    partial(search, probes=probes, factor=factor),
+                    seconds,
+                    size,
+                )
 
     return make
 
 
-def _faiss_search(
-    index: Any, setting: Any, name: str, value: int, items: np.ndarray, rerank: int
-) -> Search:
-    def search(query: np.ndarray) -> np.ndarray:
-        setting.set_index_parameter(index, name, value)
-        if not rerank:
-            return np.asarray(index.search(query, K)[1])
-        places = index.search(query, rerank)[1]
-        out = np.full((len(query), K), -1, np.int64)
-        for row, place in enumerate(places):
-            good = place[place >= 0]
-            out[row, :K] = np.pad(
-                good[np.argsort(-(items[good] @ query[row]))[:K]],
-                (0, max(0, K - len(good))), constant_values=-1,
-            )  # fmt: skip
-        return out
+def faiss_hnsw(items: np.ndarray, _: np.ndarray) -> Iterator[Setting]:
+    """The graph of FAISS over inner products."""
+    index = faiss.IndexHNSWFlat(items.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = 80
+    _, seconds = clock(lambda: index.add(items))
 
-    return search
+    def search(query: np.ndarray, ef: int) -> np.ndarray:
+        index.hnsw.efSearch = ef
+        return np.asarray(index.search(query, K)[1])
+
+    links = float(len(items) * 2 * 32 * 4)
+    for ef in (16, 32, 64, 128, 256, 512, 1024, 2048):
+        yield Setting("FAISS HNSW", f"HNSW32 efSearch {ef}", partial(search, ef=ef), seconds, links)
 
 
-def scann_(items: np.ndarray, _: np.ndarray) -> Iterator[tuple[str, float, float, Search]]:
-    """ScaNN with its usual settings."""
+def scann_(items: np.ndarray, _: np.ndarray) -> Iterator[Setting]:
+    """ScaNN with its usual settings, √n and 4√n leaves."""
     import scann  # an optional peer
 
-    leaves = round(len(items) ** 0.5)
-
-    def build() -> Any:
-        return (
+    for leaves in (round(len(items) ** 0.5), 4 * round(len(items) ** 0.5)):
+        builder = (
             scann.scann_ops_pybind.builder(items, K, "dot_product")
-            .tree(leaves, 32, training_sample_size=min(len(items), 100_000))
+            .tree(leaves, 32, training_sample_size=min(len(items), 150_000))
             .score_ah(2, anisotropic_quantization_threshold=0.2)
             .reorder(100)
             .set_n_training_threads(1)
-            .build()
         )
+        index, seconds = clock(builder.build)
 
-    index, seconds = clock(build)
-    for probes in (16, 32, 64, 128, 256, 512):
-        yield (
-            f"ScaNN leaves {probes}",
-            seconds,
-            float("nan"),
-            lambda q, p=probes: np.stack([index.search(x, leaves_to_search=p)[0] for x in q]),
-        )
+        def search(query: np.ndarray, probes: int, reorder: int, index: Any = index) -> np.ndarray:
+            found = np.full((len(query), K), -1, np.int64)
+            for row, one in enumerate(query):
+                places, _ = index.search(
+                    one, leaves_to_search=probes, pre_reorder_num_neighbors=reorder
+                )
+                found[row, : len(places)] = places
+            return found
+
+        for probes in (8, 16, 32, 64, 128, 256, 512, 1024):
+            for reorder in (50, 100, 200, 400, 800):
+                if probes <= leaves:
+                    yield Setting(
+                        "ScaNN",
+                        f"{leaves} leaves, {probes} searched, reorder {reorder}",
+                        partial(search, probes=probes, reorder=reorder),
+                        seconds,
+                        float("nan"),
+                    )
 
 
-def subjects(n: int, dim: int) -> dict[str, Any]:
-    """All subjects by name."""
-    lists = 4 * round(n**0.5)
-    probes = (8, 16, 32, 64, 128, 256, 512)
-    return {
-        "closeby": closeby_,
-        "FAISS IVF-RaBitQ": faiss_index(f"IVF{lists},RaBitQfs", {"nprobe": probes}, 100),
-        "FAISS IVF-PQ": faiss_index(f"IVF{lists},PQ{dim // 2}x4fs", {"nprobe": probes}, 100),
-        "FAISS HNSW": faiss_index("HNSW16", {"efSearch": (64, 256, 1024)}, 0),
-        "ScaNN": scann_,
-    }
+SUBJECTS: dict[str, Callable[..., Iterator[Setting]]] = {
+    "closeby": closeby_,
+    "FAISS IVF-RaBitQ": faiss_ivf("FAISS IVF-RaBitQ", "RaBitQfs"),
+    "FAISS HNSW": faiss_hnsw,
+    "ScaNN": scann_,
+}
 
 
 def measure(
     items: np.ndarray, tune: np.ndarray, queries: np.ndarray, wanted: list[str]
 ) -> list[dict[str, Any]]:
-    """A row for each setting of each subject, and one for the scan."""
+    """A row for each setting of each subject, and one for the scan.
+
+    Everything is built first and measured together, in turns, so that a busy moment of the machine
+    falls on all.
+    """
     expected = truth(items, queries)
-    _, scan = clock(lambda: [items @ q for q in queries[:30]])
-    scan /= 30
-    rows = [
-        {"subject": "BLAS", "setting": "scan", "recall": 1.0, "query_us": scan * 1e6, "build_s": 0}
-    ]
-    for name, make in subjects(*items.shape).items():
+    subjects = SUBJECTS | {
+        "FAISS IVF-PQ": faiss_ivf("FAISS IVF-PQ", f"PQ{items.shape[1] // 2}x4fs")
+    }
+    settings: list[Setting] = []
+    for name, make in subjects.items():
         if wanted and name not in wanted:
             continue
         try:
-            for setting, build, size, search in make(items, tune):
-                search(queries[:2])
-                found, seconds = clock(lambda s=search: np.vstack([s(q[None]) for q in queries]))
-                together, batch = clock(lambda s=search: s(queries))
-                del together
-                row = {
-                    "subject": name,
-                    "setting": setting,
-                    "recall": recall(found, items, queries, expected),
-                    "query_us": seconds / len(queries) * 1e6,
-                    "batch_us": batch / len(queries) * 1e6,
-                    "build_s": build,
-                    "index_bytes": size,
-                    "times_faster_than_scan": scan * len(queries) / seconds,
-                }
-                rows.append(row)
-                print(
-                    f"{setting:50s} recall {row['recall']:.3f}  {row['query_us']:8.0f} µs  "
-                    f"batch {row['batch_us']:8.0f} µs  "
-                    f"{row['times_faster_than_scan']:6.1f} × scan  build {build:.1f} s",
-                    flush=True,
-                )
+            settings += make(items, tune)
+            print(f"{name}: built in {settings[-1].build:.1f} s of processor time", flush=True)
         except ImportError as missing:
             print(f"{name}: left out, {missing}")
+    shares = [_recall_of(setting, items, queries, expected) for setting in settings]
+    times: list[list[float]] = [[] for _ in settings]
+    scans = []
+    for _ in range(REPEATS):
+        scans.append(clock(lambda: [items @ q for q in queries[:5]])[1] / 5)
+        for spent, setting in zip(times, settings, strict=True):
+            one_by_one = clock(lambda s=setting.search: [s(q[None]) for q in queries])[1]
+            spent.append(one_by_one / len(queries))
+    scan = float(np.median(scans))
+    rows: list[dict[str, Any]] = [
+        {"subject": "BLAS", "setting": "scan", "recall": 1.0, "query_us": scan * 1e6, "build_s": 0}
+    ]
+    for setting, share, spent in zip(settings, shares, times, strict=True):
+        seconds = float(np.median(spent))
+        rows.append(
+            {
+                "subject": setting.subject,
+                "setting": setting.name,
+                "recall": round(share, 4),
+                "query_us": round(seconds * 1e6, 1),
+                "build_s": round(setting.build, 1),
+                "index_bytes": setting.size,
+                "times_faster_than_scan": round(scan / seconds, 1),
+            }
+        )
     return rows
+
+
+def _recall_of(
+    setting: Setting, items: np.ndarray, queries: np.ndarray, expected: np.ndarray
+) -> float:
+    found = np.vstack([setting.search(q[None]) for q in queries])
+    return recall(found, items, queries, expected)
+
+
+def fastest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The fastest setting of each subject at each recall, and how much slower than closeby's."""
+    best = []
+    for level in LEVELS:
+        reached: dict[str, dict[str, Any]] = {}
+        for row in rows[1:]:
+            subject = row["subject"]
+            slower = subject in reached and reached[subject]["query_us"] <= row["query_us"]
+            if row["recall"] >= level and not slower:
+                reached[subject] = row
+        ours = min(
+            (row["query_us"] for name, row in reached.items() if name.startswith("closeby")),
+            default=0.0,
+        )
+        for subject in dict.fromkeys(row["subject"] for row in rows[1:]):
+            row = reached.get(subject)
+            best.append(
+                {
+                    "recall": level,
+                    "subject": subject,
+                    "setting": row["setting"] if row else "not reached",
+                    "query_us": row["query_us"] if row else None,
+                    "times_closeby": round(row["query_us"] / min(ours), 2)
+                    if row and ours
+                    else None,
+                }
+            )
+    return best
+
+
+def plot(rows: list[dict[str, Any]], title: str, path: Path) -> None:
+    """Recall against queries a second: the best settings of each subject."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5))
+    for subject in dict.fromkeys(row["subject"] for row in rows[1:]):
+        points = sorted(
+            (row["query_us"], row["recall"]) for row in rows[1:] if row["subject"] == subject
+        )
+        front, top = [], 0.0
+        for spent, share in points:
+            if share > top:
+                front.append((spent, share))
+                top = share
+        axes.plot([s for _, s in front], [1e6 / t for t, _ in front], "o-", ms=3, label=subject)
+    axes.axhline(1e6 / rows[0]["query_us"], color="grey", ls=":", label="BLAS scan")
+    axes.set(
+        xlim=(0.5, 1.0), yscale="log", xlabel="recall@10", ylabel="queries a second, one thread"
+    )
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
@@ -198,6 +295,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=1_000_000)
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     faiss.omp_set_num_threads(1)
     items = np.ascontiguousarray(np.load(arguments.items, mmap_mode="r")[: arguments.n], np.float32)
@@ -206,12 +304,19 @@ def main() -> None:
     drawn = np.asarray(source[np.sort(rng.choice(len(source), 2 * QUERIES, replace=False))])
     drawn = drawn[rng.permutation(len(drawn))]
     rows = measure(items, drawn[:QUERIES], drawn[QUERIES:], arguments.only)
+    best = fastest(rows)
     print(f"BLAS scan {rows[0]['query_us']:.0f} µs")
-    if arguments.out:
-        data = f"{arguments.items.parent.name}, {items.shape[0]:,} x {items.shape[1]}"
-        arguments.out.write_text(
-            json.dumps({"data": data, "machine": describe(), "rows": rows}, indent=1) + "\n"
+    for row in best:
+        print(
+            f"{row['recall']:.3f} {row['subject']:18s} {row['query_us'] or 0:8.0f} µs "
+            f"{row['times_closeby'] or 0:6.2f} × closeby  {row['setting']}"
         )
+    data = f"{arguments.items.parent.name}, {items.shape[0]:,} x {items.shape[1]}"
+    if arguments.plot:
+        plot(rows, data, arguments.plot)
+    if arguments.out:
+        found = {"data": data, "machine": describe(), "fastest": best, "rows": rows}
+        arguments.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
