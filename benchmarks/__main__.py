@@ -34,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     scale = commands.add_parser("scale", help="closeby alone, from few points to many")
     scale.add_argument("dataset", nargs="?", default="urls")
     scale.add_argument("--sizes", type=_sizes, default=[30_000, 60_000, 119_000])
+    scale.add_argument(
+        "--streamed", action="store_true", help="synthetic sets of any number, never in memory"
+    )
     scale.add_argument("--target-recall", type=float, default=0.95)
     stages = commands.add_parser("stages", help="what each step of a query costs")
     stages.add_argument("dataset", nargs="?", default="urls")
@@ -115,8 +118,10 @@ def available_plots() -> bool:
 
 
 def _scale(options: argparse.Namespace) -> int:
-    from . import scale
+    from . import growth, scale
 
+    if options.streamed:
+        return growth.main(options)
     return scale.main(options, _task, _conditions(options))
 
 

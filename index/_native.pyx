@@ -154,6 +154,8 @@ COARSE_BYTES = kCoarseBytes
 # bytes only.
 SHORTLIST = 6
 LEAST_SHORTLIST = 256
+# 512 KiB: a larger table, of a query of more than about 7,000 elements, is not kept for the next.
+MOST_WORDS_KEPT = 1 << 16
 # Far more than any tuning wants; so small that no product of sizes below can wrap around.
 MAX_GROUP_SIZE = 1 << 24
 
@@ -413,7 +415,7 @@ cdef class SegmentView:
     cdef GroupTests tests
     cdef Postings tables
     cdef StoredSets sets
-    cdef list idle_marks  # of searches that have ended; all zero
+    cdef list idle  # workspaces of searches that have ended
 
     def __init__(self, sketches, ids, int64_t points, dead, sets, vectors, *, bitmaps=None,
                  int64_t group_size=1, postings=None):
@@ -423,6 +425,7 @@ cdef class SegmentView:
         self.points = points
         self.dead = dead
         self.any_dead = dead is not None
+        self.idle = []
         self.sketch_bytes = self.coarse.shape[1] + self.fine.shape[1]
         if points < 0 or points > self.coarse.shape[0] or points > self.fine.shape[0]:
             raise ValueError("sketches must hold all the points")
@@ -484,7 +487,6 @@ cdef class SegmentView:
         self.tables.points = self.points
         self.tables.tables = <int32_t>self.offsets.shape[0]
         self.tables.range_bits = int(buckets).bit_length() - 1
-        self.idle_marks = []
         return 0
 
     cdef int _check(self, const uint32_t[:, ::1] keys, const uint8_t[:, ::1] sketches,
@@ -519,7 +521,7 @@ cdef class SegmentView:
         distances = np.full((queries, candidates), 65535, np.uint16)
         cdef int64_t[:, ::1] positions_view = positions
         cdef uint16_t[:, ::1] distances_view = distances
-        cdef Workspace work = Workspace(self, breadth, candidates)
+        cdef Workspace work = _workspace(self, breadth, candidates)
         for q in range(queries):
             with nogil:
                 found = work.scan(self, &keys[q, 0], &sketches[q, 0])
@@ -548,13 +550,12 @@ cdef class SegmentView:
             size = indptr[q + 1] - indptr[q]
             if size > most:
                 most = size
-        words = np.empty(hash_set_words(most), np.uint64)
         ids = np.full((queries.n, k), -1, np.int64)
         scores = np.full((queries.n, k), np.nan, np.float32)
-        cdef uint64_t[::1] words_view = words
         cdef int64_t[:, ::1] ids_view = ids
         cdef float[:, ::1] scores_view = scores
-        cdef Workspace work = Workspace(self, breadth, candidates)
+        cdef Workspace work = _workspace(self, breadth, candidates)
+        cdef uint64_t* words = work.query_words(hash_set_words(most))
         cdef HashSet query
         cdef Candidates ranked
         if self.points == 0 or most == 0:
@@ -566,7 +567,7 @@ cdef class SegmentView:
                     continue
                 found = work.scan(self, &keys[q, 0], &sketches[q, 0])
                 query = hash_set_build(&indices[indptr[q]], size, salt, self.sets.width,
-                                       &words_view[0])
+                                       words)
                 ranked = work.ranked(self, found, highest, k, min_score)
                 kept = rerank_sets(_kernels[0], self.sets, query, ranked, work.hits, work.scores)
                 for i in range(kept):
@@ -591,7 +592,7 @@ cdef class SegmentView:
         scores = np.full((n, k), np.nan, np.float32)
         cdef int64_t[:, ::1] ids_view = ids
         cdef float[:, ::1] scores_view = scores
-        cdef Workspace work = Workspace(self, breadth, candidates)
+        cdef Workspace work = _workspace(self, breadth, candidates)
         cdef Candidates ranked
         if self.points == 0:
             return ids, scores
@@ -609,12 +610,26 @@ cdef class SegmentView:
         return ids, scores
 
 
+cdef Workspace _workspace(SegmentView segment, int64_t breadth, int64_t candidates):
+    """A workspace for a search, of an earlier one if that looked as far."""
+    cdef Workspace work
+    try:
+        work = segment.idle.pop()
+    except IndexError:
+        return Workspace(segment, breadth, candidates, None)
+    if work.asked_breadth != breadth or work.asked_candidates != candidates:
+        return Workspace(segment, breadth, candidates, work.marks_array)
+    work.sketches.dead = &segment.dead[0] if segment.any_dead and segment.points else NULL
+    return work
+
+
 cdef class Workspace:
     """Scratch memory of one search on one segment; never shared between threads."""
 
     cdef readonly object positions_array, distances_array
     cdef list arrays
-    cdef int64_t breadth, wanted
+    cdef int64_t asked_breadth, asked_candidates, breadth, wanted
+    cdef object words_array
     cdef int64_t* cells
     cdef int64_t* positions
     cdef int64_t* hits
@@ -626,7 +641,8 @@ cdef class Workspace:
     cdef uint64_t* marks
     cdef object marks_array
 
-    def __init__(self, SegmentView segment, int64_t breadth, int64_t candidates):
+    def __init__(self, SegmentView segment, int64_t breadth, int64_t candidates, marks):
+        """marks: of an earlier workspace of the segment, all zero, or None."""
         cdef int64_t[::1] i8
         cdef uint64_t[::1] u8
         cdef uint16_t[::1] u2
@@ -635,14 +651,14 @@ cdef class Workspace:
         # With postings, cells are points, and any number of them may share a bucket.
         cdef bint by_postings = segment.tables.tables > 0
         cdef int64_t most = segment.points if by_postings else min(breadth, segment.tests.cells)
+        self.asked_breadth, self.asked_candidates = breadth, candidates
         self.breadth = min(breadth, segment.tables.tables) if by_postings else most
         self.wanted = max(1, min(candidates, segment.points))
         cdef int64_t scanned = max(1, min(most * segment.group_size, segment.points))
         self.arrays = []
         if by_postings:
-            try:
-                self.marks_array = segment.idle_marks.pop()
-            except IndexError:
+            self.marks_array = marks
+            if marks is None:
                 self.marks_array = np.zeros(1 + postings_marks(segment.points), np.uint64)
             u8 = self.marks_array; self.marks = &u8[0]
         i8 = self._new(most + 1, np.int64); self.cells = &i8[0]
@@ -675,6 +691,14 @@ cdef class Workspace:
         self.arrays.append(array)
         return array
 
+    cdef uint64_t* query_words(self, int64_t size) except NULL:
+        """Memory for the table of a query set."""
+        cdef uint64_t[::1] view
+        if self.words_array is None or len(self.words_array) < size:
+            self.words_array = np.empty(size, np.uint64)
+        view = self.words_array
+        return &view[0]
+
     cdef int64_t scan(self, SegmentView segment, const uint32_t* keys,
                       const uint8_t* sketch) noexcept nogil:
         """Positions of the best candidates by selector, then sketch; returns how many."""
@@ -693,9 +717,10 @@ cdef class Workspace:
             self.sketches, sketch, self.scratch, self.positions, self.distances)
 
     def done(self, SegmentView segment):
-        """Leave the marks, which are clear again, to the next search."""
-        if self.marks_array is not None:
-            segment.idle_marks.append(self.marks_array)
+        """Leave the workspace, whose marks are clear again, to the next search."""
+        if self.words_array is not None and len(self.words_array) > MOST_WORDS_KEPT:
+            self.words_array = None
+        segment.idle.append(self)
 
     cdef Candidates ranked(self, SegmentView segment, int64_t found, const float[::1] highest,
                            int64_t k, float min_score) noexcept nogil:

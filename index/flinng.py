@@ -19,6 +19,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
+from . import _native
 from .engine import Metric
 from .errors import InvalidInputError
 from .minhash import MinHashFamily, Scheme
@@ -27,16 +28,25 @@ from .segment import MutableSegment, Segment
 from .segmented import DEFAULT_EXPECTED_POINTS, MAX_TABLES, MIN_CANDIDATES, SegmentedIndex
 from .selectors import GroupTests, Selector
 from .tuning import (
+    COMPARED_COST,
+    COMPARED_SHARE,
+    ELEMENT_COST,
+    FIXED_COST,
+    VALUE_ELEMENT_COST,
     Effort,
     GroupShape,
     cells_for,
+    group_bytes,
     group_shape,
     neighbour_similarities,
+    query_us,
     recall_of,
     tables_for,
 )
 
 DEFAULT_CAPACITY = 65_536
+# An id, and the mark of a removed point.
+ID_BYTES = 8.125
 # A sealed segment puts similar points into the same cells; in order of arrival each neighbour lies
 # in a cell of its own, among others that resemble the query by chance.
 MIN_CELLS, MIN_CELLS_AS_ARRIVED = 64, 192
@@ -159,13 +169,35 @@ class FlinngIndex(SegmentedIndex):
 
     def explain(self) -> dict[str, Any]:
         """What the index chose and promises, in words and numbers."""
+        per_point = group_bytes(self.expected_points, self.tables) + self.sketch_bits / 8
         return self._explain_choices() | {
+            "predicted_bytes_per_point": round(per_point + ID_BYTES, 1),
+            "predicted_us": round(self._predicted_us(), 1),
             "why": (
                 f"{self.tables} group tests find neighbours of {self.metric} similarity "
                 f"{self.threshold:g} or more; exact similarities order the best "
                 f"{MIN_CANDIDATES} or more of them"
             ),
         }
+
+    def _predicted_us(self) -> float:
+        """Expected time of a query for ten points that is one of many, without Python."""
+        total = FIXED_COST / 1e3
+        for segment in self._searchable():
+            effort = self._effort(segment, self.target_recall, 10)
+            shortlist = max(_native.SHORTLIST * effort.candidates, _native.LEAST_SHORTLIST)
+            whole = GroupShape(max(1, len(segment)), 0)
+            shape = segment.shape if isinstance(segment.shape, GroupShape) else whole
+            tables = self.tables if shape is not whole else 0
+            total += sum(query_us(len(segment), shape, tables, effort, shortlist))
+            compared = min(len(segment), effort.candidates) * COMPARED_SHARE
+            element_bytes = segment.nbytes["features"] / max(1, len(segment))
+            total += compared * (COMPARED_COST + element_bytes / 4 * ELEMENT_COST) / 1e3
+        if self.metric == "jaccard":
+            sizes = [segment.nbytes["features"] / 4 for segment in self._searchable()]
+            values = self.tables * self.K + self.sketch_bits
+            total += sum(sizes) / max(1, len(self)) * values * VALUE_ELEMENT_COST / 1e3
+        return total
 
     def _explain_segment(self, segment: Segment | MutableSegment) -> dict[str, Any]:
         shape = segment.shape if isinstance(segment.shape, GroupShape) else None

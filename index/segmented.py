@@ -352,18 +352,16 @@ class SegmentedIndex(ABC):
         if not segments:
             shape = (len(features), k)
             return np.full(shape, -1, np.int64), np.full(shape, np.nan, np.float32)
-        size = max(1, min(HASH_BLOCK, -(-len(features) // max(1, threads))))
-        blocks = [
-            part(features, start, start + size) for start in range(0, max(1, len(features)), size)
-        ]
         search = partial(self._search_block, segments=segments, k=k, floor=floor, target=target)
-        if threads > 1 and len(blocks) > 1:
+        size = max(1, min(HASH_BLOCK, -(-len(features) // max(1, threads))))
+        if len(features) <= size:
+            return search(features)
+        blocks = [part(features, start, start + size) for start in range(0, len(features), size)]
+        if threads > 1:
             with ThreadPoolExecutor(threads) as pool:
                 answers = list(pool.map(search, blocks))
         else:
             answers = [search(block) for block in blocks]
-        if len(answers) == 1:
-            return answers[0]
         ids, scores = zip(*answers, strict=True)
         return np.concatenate(ids), np.concatenate(scores)
 

@@ -27,13 +27,16 @@ _NORMAL = NormalDist()
 
 # Mean number of points with one key in one cell, λ = g / 2^r. Smaller: purer tests, more memory.
 LOAD = 0.25
-# A cell's sketches cost this many times a bitmap bit to read: 64 bytes against 1/8 byte.
-SKETCH_COST = 512
+# What is read of a point's sketch costs this many times a bitmap bit: 16 bytes against 1/8 byte.
+SKETCH_COST = 128
 # Cells for which the group size is laid out.
 TYPICAL_CELLS = 64
+# Fewer are not worth their while: half a byte a point each, against real data, where points
+# resemble each other more than the formulas know.
+LEAST_TABLES = 32
 # Below so many points all sketches are scanned: 4 to 5 ns each.
 SCAN_BELOW = 8_192
-MAX_RANGE_BITS = 14
+LEAST_RANGE_BITS, MAX_RANGE_BITS = 5, 14
 MIN_TARGET, MAX_TARGET = 0.5, 0.9999
 
 
@@ -81,14 +84,50 @@ class Effort:
 def group_shape(points: int, tables: int) -> GroupShape | None:
     """The cheapest groups for a segment of so many points; None to scan all sketches.
 
-    A query reads m N / (8 g) bytes of bitmaps and 64 T g bytes of sketches; the sum is least at
-    g = sqrt(m N / (512 T)).
+    A query reads m N / (8 g) bytes of bitmaps and 16 T g bytes of sketches; the sum is least at
+    g = sqrt(m N / (128 T)), and little more at the power of two next to it, with which the load is
+    the same for all segments, and the bytes a point are m / (8 load) whatever N.
     """
     if points < SCAN_BELOW:
         return None
-    size = max(8, round(math.sqrt(tables * points / (SKETCH_COST * TYPICAL_CELLS))))
-    range_bits = max(1, min(MAX_RANGE_BITS, round(math.log2(size / LOAD))))
-    return GroupShape(size, range_bits)
+    size = math.sqrt(tables * points / (SKETCH_COST * TYPICAL_CELLS))
+    range_bits = max(LEAST_RANGE_BITS, round(math.log2(size / LOAD)))
+    range_bits = min(MAX_RANGE_BITS, range_bits)
+    return GroupShape(round(LOAD * 2**range_bits), range_bits)
+
+
+def group_bytes(points: int, tables: int) -> float:
+    """Bytes of bitmaps for each point of a segment of so many."""
+    shape = group_shape(points, tables)
+    if shape is None:
+        return 0.0
+    cells = -(-points // shape.group_size)
+    stride = 32 * -(-cells // 256)  # rows are read in vectors of 32 bytes
+    return tables * 2.0**shape.range_bits * stride / points
+
+
+# What the steps of a query cost on one core, ns: measured by ``python -m benchmarks stages`` on the
+# machine that its results name. Their proportions matter more than their size.
+COUNT_BYTES = 10.0  # of bitmaps, added up in a nanosecond
+SCAN_COST, CELL_COST = 1.2, 15.0  # the first 16 bytes of a sketch; a cell, somewhere in memory
+SHORTLIST_COST = 6.0  # the rest of a sketch, somewhere in memory
+VALUE_ELEMENT_COST = 0.045  # one MinHash value of one element of the query
+COMPARED_COST, ELEMENT_COST = 60.0, 0.8  # a point compared exactly; each of its elements
+# Candidates that are compared before the rest is plainly too far.
+COMPARED_SHARE = 0.75
+FIXED_COST = 3_000.0
+
+
+def query_us(
+    points: int, shape: GroupShape, tables: int, effort: Effort, shortlist: int
+) -> tuple[float, float]:
+    """Expected µs of the group tests, and of the sketch scan, of one query."""
+    tests = tables * points / (8 * shape.group_size) / COUNT_BYTES
+    scanned = min(points, effort.breadth * shape.group_size)
+    scan = (
+        scanned * SCAN_COST + effort.breadth * CELL_COST + min(shortlist, scanned) * SHORTLIST_COST
+    )
+    return tests / 1e3, scan / 1e3
 
 
 def neighbour_similarities(threshold: float) -> tuple[float, ...]:
@@ -145,7 +184,7 @@ def recall_of(points: int, shape: GroupShape, tables: int, s: float, cells: int)
 
 def tables_for(points: int, s: float, target_recall: float) -> int:
     """m: tables that find a neighbour of key probability s in so many points, a multiple of 8."""
-    tables = 32
+    tables = LEAST_TABLES
     for _ in range(8):  # the group size depends on m: a few rounds settle both
         shape = group_shape(max(points, SCAN_BELOW), tables)
         assert shape is not None
@@ -154,7 +193,7 @@ def tables_for(points: int, s: float, target_recall: float) -> int:
         z_n = _NORMAL.inv_cdf(1 - min(0.5, TYPICAL_CELLS * shape.group_size / points))
         z_m = _NORMAL.inv_cdf(target_recall)
         root = (z_n * math.sqrt(f * (1 - f)) + z_m * math.sqrt(q * (1 - q))) / (s * (1 - f))
-        wanted = 8 * math.ceil(max(1.0, root) ** 2 / 8)
+        wanted = max(LEAST_TABLES, 8 * math.ceil(max(1.0, root) ** 2 / 8))
         if wanted == tables:
             break
         tables, before = wanted, tables
