@@ -21,7 +21,14 @@ from .durable_files import checksum, remove, sync_directory
 from .manifest import MANIFEST_NAME, FileEntry, Manifest, SegmentEntry
 from .points_file import Flags, PointsFile
 
-__all__ = ["OpenSegment", "SealedFiles", "nothing_sealed", "open_files", "read_manifest"]
+__all__ = [
+    "OpenSegment",
+    "SealedFiles",
+    "nothing_sealed",
+    "open_files",
+    "read_manifest",
+    "read_marks",
+]
 
 MARKS = "marks"
 CHECKING_THREADS = 2
@@ -70,7 +77,7 @@ def open_files(
             unknown = [file for file in manifest.files() if file not in known]
             for _ in pool.map(lambda file: _check(directory / file.name, file), unknown):
                 pass
-    marks = _read_marks(directory, manifest)
+    marks = {} if manifest.marks is None else read_marks(directory / manifest.marks.name)
     opened = []
     for entry in manifest.segments:
         points = PointsFile.open(directory / entry.points.name)
@@ -99,10 +106,12 @@ def _check(path: Path, file: FileEntry) -> None:
         raise CorruptFileError(f"the checksum does not match; {MENDING}", path=str(path))
 
 
-def _read_marks(directory: Path, manifest: Manifest) -> dict[str, Flags]:
-    if manifest.marks is None:
-        return {}
-    _, arrays = read_arrays(directory / manifest.marks.name, MARKS)
+def read_marks(path: Path) -> dict[str, Flags]:
+    """Dead points by the name of their points file, up to 7 flags too many. See `publish`.
+
+    Raises CorruptFileError, UnsupportedVersionError, OSError.
+    """
+    _, arrays = read_arrays(path, MARKS)
     return {
         name: np.unpackbits(bits, bitorder="little").astype(bool) for name, bits in arrays.items()
     }

@@ -16,6 +16,7 @@ from closeby.service.app import create_app
 from closeby.service.errors import StoreUnavailableError, TooManyRequestsError
 from closeby.service.manifest import FileEntry, Manifest, SegmentEntry
 from closeby.service.points_file import Names, PointsFile, key_hashes
+from closeby.service.sealed_files import SealedFiles, read_marks
 from closeby.service.settings import Settings
 from closeby.service.shard import PointBatch, Sealing, Search, Shard
 from closeby.service.store import CollectionRecord, Durability, Store
@@ -187,12 +188,22 @@ def test_files_of_version_1_are_read_for_ever(tmp_path: Path) -> None:
     assert [points.has_payload(row) for row in range(3)] == [True, False, True]
     hashes = key_hashes(keys)
     assert points.find(hashes, keys) == {"5": 4, '"5"': 8, '"ü"': 100}
+    marks = read_marks(GOLDEN / "marks-00000003")
+    assert {name: dead.tolist()[:3] for name, dead in marks.items()} == {
+        "points-00000002": [False, True, True]
+    }
 
 
 def test_writing_golden_files_gives_the_same_bytes(tmp_path: Path) -> None:
     names = Names.of(np.array([4, 8, 100]), ["5", '"5"', '"ü"'], [True, False, True])
     PointsFile.write(tmp_path / "points", names.seqs, [names])
     assert (tmp_path / "points").read_bytes() == (GOLDEN / "points-00000002").read_bytes()
+    dead = {"points-00000002": np.array([False, True, True])}
+    files = SealedFiles(tmp_path / "shard", 7)
+    files.publish([], dead, 123, {"seed": 0})
+    assert files.manifest.marks is not None
+    written = tmp_path / "shard" / files.manifest.marks.name
+    assert written.read_bytes() == (GOLDEN / "marks-00000003").read_bytes()
 
 
 def test_what_is_not_waited_for_is_visible_soon(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,16 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from closeby.index.batches import as_set_batch
 from closeby.service import clearing as clearing_module
 from closeby.service import sealing as sealing_module
+from closeby.service.encoding import encode_rows
+from closeby.service.following_shard import FollowingShard
 from closeby.service.shard import PointBatch, Sealing, Search, Shard
-from closeby.service.store import Durability, Store
+from closeby.service.snapshots import Snapshots, read_rows, verify
+from closeby.service.store import CollectionRecord, Durability, Entry, Op, Store, point_key
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
+    precondition,
     rule,
 )
 
@@ -49,13 +55,17 @@ class ShardMachine(RuleBasedStateMachine):
         self.record = self.store.create_collection("a", CONFIG)
         self.model: Model = {}
         self.version = 0
-        self.copies: list[tuple[Path, Model]] = []
+        self.snapshots = Snapshots(self.path / "snapshots")
+        self.taken: list[tuple[str, Model]] = []
+        self.reader: FollowingShard | None = None
         self.open()
 
     def open(self) -> None:
-        sealing = Sealing(self.path / "1", self.segment_points)
-        self.shard = Shard(self.store, self.record, sealing=sealing)
+        self.shard = Shard(self.store, self.record, sealing=self.sealing(self.record))
         self.shard.load()
+
+    def sealing(self, record: CollectionRecord) -> Sealing:
+        return Sealing(self.path / str(record.id), self.segment_points)
 
     @rule(
         points=st.lists(st.tuples(point_ids, small_sets, st.booleans()), max_size=9),
@@ -88,6 +98,103 @@ class ShardMachine(RuleBasedStateMachine):
     def seal_some_and_crash(self, seals: int) -> None:
         for _ in range(seals):
             self.shard.seal()
+        self.crash()
+
+    @rule(
+        points=st.lists(st.tuples(point_ids, small_sets), min_size=1, max_size=9),
+        deleted=st.lists(point_ids, max_size=3),
+        own=st.one_of(st.none(), st.tuples(point_ids, small_sets, st.booleans())),
+    )
+    def another_process_writes(
+        self,
+        points: list[tuple[int | str, frozenset[int]]],
+        deleted: list[int | str],
+        own: tuple[int | str, frozenset[int], bool] | None,
+    ) -> None:
+        """Its rows are found before ours that follow, or when it is asked for them."""
+        other = Store.open_directory(self.path)
+        features = encode_rows(as_set_batch([sorted(elements) for _, elements in points]))
+        rows = [
+            Entry(point_key(point), Op.PUT, row)
+            for (point, _), row in zip(points, features, strict=True)
+        ]
+        rows += [Entry(point_key(point), Op.DELETE) for point in deleted]
+        other.append(self.record.id, rows).result()
+        other.close()
+        self.model.update({point: (elements, None) for point, elements in points})
+        for point in deleted:
+            self.model.pop(point, None)
+        if own is None:
+            self.shard.catch_up()
+        else:
+            self.write([own], Durability.FSYNC)
+
+    @rule(anew=st.booleans())
+    def read_elsewhere(self, anew: bool) -> None:
+        """A server that only reads finds the same, however late it looks."""
+        self.store.sync()
+        if self.reader is None or self.reader.record != self.record:
+            self.close_reader()
+            self.reading = Store.open_directory(self.path, read_only=True)
+            self.reader = FollowingShard(
+                self.reading, self.record, sealing=self.sealing(self.record)
+            )
+            self.reader.load()
+        elif anew:
+            self.reader.load()
+        self.reader.catch_up()
+        self.check_points([*self.model, 0, "a"], self.reader)
+        assert len(self.reader) == len(self.model)
+
+    def close_reader(self) -> None:
+        if self.reader is not None:
+            self.reader = None
+            self.reading.close()
+
+    @rule()
+    def take_snapshot(self) -> None:
+        with self.shard.points_now() as points:
+            info = self.snapshots.create("a", CONFIG, points)
+        self.taken.append((info.name, dict(self.model)))
+
+    @precondition(lambda self: self.taken)
+    @rule(data=st.data())
+    def restore(self, data: st.DataObject) -> None:
+        """In the place of what there is, as `Registry.restore` does it."""
+        name, model = data.draw(st.sampled_from(self.taken))
+        hidden = self.store.create_collection("~hidden", CONFIG)
+        shard = Shard(self.store, hidden, sealing=self.sealing(hidden))
+        shard.load()
+        with self.snapshots.open("a", name) as file:
+            assert verify(file)["config"] == CONFIG
+            file.seek(0)
+            for entries in read_rows(file):
+                shard.put_rows(entries, Durability.INDEXED)
+        self.shard.close()
+        self.record = self.store.rename_collection(hidden.id, "a", self.record.id)
+        shard.record = self.record
+        self.shard, self.model = shard, dict(model)
+        self.check_points([*self.model])
+
+    @rule(seals=st.booleans())
+    def die_while_building(self, seals: bool) -> None:
+        """The files of a seal or a merge are there, but no manifest lists them yet."""
+
+        class Died(BaseException):
+            pass
+
+        def die(*_: Any) -> None:
+            raise Died
+
+        sealer = self.shard._sealer
+        assert sealer is not None
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sealer._files, "publish", die)
+            # Who is dead does not tidy up.
+            patch.setattr(sealer._files, "may_list", lambda _: True)
+            with contextlib.suppress(Died):
+                if not (seals and self.shard.seal()):
+                    self.shard.merge()
         self.crash()
 
     @rule(ids=st.lists(point_ids, min_size=1, max_size=8), durability=durabilities)
@@ -162,13 +269,13 @@ class ShardMachine(RuleBasedStateMachine):
     def lose_files(self) -> None:
         """The log is the truth: without its files a shard is the same."""
         self.store.sync()
-        for file in (self.path / "1").iterdir():
+        for file in self.sealing(self.record).directory.iterdir():
             file.unlink()
         self.open()
         self.check_points([*self.model])
 
-    def check_points(self, ids: list[int | str]) -> None:
-        found, missing = self.shard.get(ids)
+    def check_points(self, ids: list[int | str], shard: Shard | None = None) -> None:
+        found, missing = (shard or self.shard).get(ids)
         wanted = list(dict.fromkeys(ids))
         assert missing == [point for point in wanted if point not in self.model]
         assert [(p.id, frozenset(p.value), p.payload) for p in found] == [
@@ -185,6 +292,7 @@ class ShardMachine(RuleBasedStateMachine):
         if hasattr(self, "store"):
             if hasattr(self, "shard"):
                 self.check_points([*self.model])
+                self.close_reader()
             self.store.close()
             self.folder.cleanup()
 
