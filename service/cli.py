@@ -1,4 +1,4 @@
-"""The command line: `closeby serve | import | dedup | demo | version`."""
+"""The command line: `closeby serve | worker | import | dedup | demo | version`."""
 
 from __future__ import annotations
 
@@ -48,6 +48,9 @@ def serve(
     api_key_file: Annotated[
         Path | None, typer.Option(help="File whose first line every request must show as its key.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that import beside the server. [default: 0]")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with any of the settings of docs/settings.md.")
     ] = None,
@@ -80,6 +83,7 @@ def serve(
             port=port,
             data_dir=data_dir,
             read_only=read_only,
+            workers=workers,
             api_key_file=api_key_file,
             log_level=log_level,
             log_format=log_format,
@@ -90,6 +94,45 @@ def serve(
         raise typer.Exit(1) from None
     if not started:
         raise typer.Exit(1)
+
+
+@app.command()
+def worker(
+    data_dir: Annotated[
+        Path | None, typer.Option(help="That of the server. [default: ./closeby-data]")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with any of the settings of docs/settings.md.")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error. [default: info]")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="json or text. [default: json]")] = None,
+    with_parent: Annotated[
+        bool, typer.Option("--with-parent", help="End when standard input does.", hidden=True)
+    ] = False,
+) -> None:
+    """Do the imports of a server in another process, until SIGTERM or Ctrl-C.
+
+    `closeby serve --workers N` starts N of them; this is for more of them, or with other settings.
+    It needs the server's data directory, on the same machine.
+
+    For example:
+
+      closeby worker --data-dir /var/lib/closeby
+    """
+    from .errors import StartupError
+    from .settings import load_settings
+    from .worker import run_worker
+
+    try:
+        settings = load_settings(
+            config, data_dir=data_dir, log_level=log_level, log_format=log_format
+        )
+        run_worker(settings, with_parent=with_parent)
+    except StartupError as error:
+        typer.echo(f"closeby: {error.detail}", err=True)
+        raise typer.Exit(1) from None
 
 
 @app.command()

@@ -19,6 +19,7 @@ from .shard import Sealing
 from .snapshots import Snapshots
 from .store import Store
 from .upkeep import Upkeep
+from .workers import Workers
 
 __all__ = ["Deployment"]
 
@@ -59,10 +60,16 @@ class Deployment:
                 sealing=sealing,
                 read_only=settings.read_only,
             )
+            own = {
+                name: kind
+                for name, kind in kinds.items()
+                # What workers can do is left to them.
+                if kind.place == "server" or not settings.workers
+            }
             self.jobs = JobRunner(
                 self.store,
                 settings,
-                kinds,
+                own,
                 settings.data_dir / "jobs",
                 owner=owner_name(ROLE),
                 threads=settings.job_threads,
@@ -82,6 +89,7 @@ class Deployment:
             raise
         refresh = self.registry.refresh if settings.read_only else None
         self._following = Following(self.store, self.registry.shards, refresh)
+        self.workers = Workers(settings, self.jobs.jobs)
         self.snapshots = Snapshots(settings.data_dir / "snapshots")
         self.query_pool = ThreadPoolExecutor(settings.query_thread_count, "closeby-query")
         self.write_pool = ThreadPoolExecutor(settings.write_threads, "closeby-write")
@@ -100,6 +108,7 @@ class Deployment:
         if not self.settings.read_only:
             self.upkeep.start()
             self.jobs.start()
+            self.workers.start()
 
     def _load(self) -> None:
         self.registry.load()
@@ -117,6 +126,7 @@ class Deployment:
             return
         self._closed = True
         self.ending.set()
+        self.workers.stop()
         self.jobs.stop()
         self.registry.stop_loading()
         if self._started:

@@ -30,12 +30,18 @@ from .errors import (
 from .import_files import opened_under
 from .inputs import PointBatch
 from .jobs import JobContext, Kind
+from .sealed_files import read_manifest
 from .shard import Shard
 from .store import Also, Durability
 
 __all__ = ["IMPORT", "ImportOptions", "opened_source", "run_import"]
 
 BATCH_POINTS = 2_000
+LOOK_BATCHES = 8
+"""After so many batches a worker looks how long the unsealed part of the log is."""
+MAX_TAIL_SEGMENTS = 16
+"""How long it may be, in segments."""
+PAUSE_SECONDS = 0.2
 TRIES = 10
 """How often a batch is tried that the store cannot take for now."""
 STRINGS = frozenset({"text", "sequence"})
@@ -131,10 +137,12 @@ class _Import:
         self._bad_before = tally.bad
         self._refused = 0
         self._sampled = 0
+        self._batches = 0
 
     def store(self, batch: FileBatch) -> None:
         """Store the rows of a batch, and the checkpoint behind them."""
         self._check_field(batch)
+        self._await_sealing()
         rows = self._usable(batch, [*range(len(batch))])
         self._tally.next_row = self._reader.next_row
         self._tally.bad = self._bad
@@ -148,6 +156,25 @@ class _Import:
         self._tally.stored += len(rows)
         also = self._context.checkpoint_with(asdict(self._tally))
         self._insist(points, also)
+
+    def _await_sealing(self) -> None:
+        """Pause, in a worker, while what the server has not sealed is much.
+
+        That is what a start replays. In the server the shard itself makes writers wait.
+        """
+        self._batches += 1
+        if self._context.in_server or self._batches % LOOK_BATCHES:
+            return
+        settings = self._context.settings
+        record = self._shard.record
+        folder = settings.data_dir / "shards" / str(record.id)
+        most = max(MAX_TAIL_SEGMENTS * settings.segment_points, BATCH_POINTS * LOOK_BATCHES)
+        # A collection without sealed files (an exact index) has no such folder.
+        while folder.is_dir():
+            sealed_seq = read_manifest(folder, record.id).sealed_seq
+            if self._context.store.count_rows(record.id, sealed_seq) <= most:
+                return
+            self._context.wait(PAUSE_SECONDS)
 
     def _insist(self, points: PointBatch, also: Also) -> None:
         for _ in range(TRIES - 1):

@@ -12,7 +12,15 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from .errors import StartupError
 
@@ -82,6 +90,12 @@ class Settings(BaseModel):
     verify_files: bool = Field(
         True, description="Compare the checksums of all sealed files at start."
     )
+    workers: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Processes that import beside the server; 0: it does so in its own threads.",
+    )
     job_threads: int = Field(2, ge=1, le=64, description="Jobs that the server works on at once.")
     job_lease: float = Field(
         15.0,
@@ -126,6 +140,12 @@ class Settings(BaseModel):
     max_set_elements: int = Field(
         1_000_000, ge=1, description="Distinct elements of one set, also of one made from text."
     )
+
+    @field_validator("import_roots", mode="before")
+    @classmethod
+    def _split(cls, given: Any) -> Any:
+        """In the environment as paths are there: with a colon between two."""
+        return tuple(filter(None, given.split(os.pathsep))) if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _one_api_key(self) -> Settings:
@@ -179,6 +199,18 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
 def environment_without_settings() -> dict[str, str]:
     """The environment for a process of ours that is not to take this one's settings."""
     return {name: v for name, v in os.environ.items() if not name.startswith(ENV_PREFIX)}
+
+
+def worker_environment(settings: Settings) -> dict[str, str]:
+    """The environment for a worker process: it takes all settings of its server but the key."""
+    own = {
+        ENV_PREFIX + name.upper(): os.pathsep.join(map(str, value))
+        if isinstance(value, tuple)
+        else str(value)
+        for name, value in settings.model_dump().items()
+        if value is not None and name not in ("api_key", "api_key_file")
+    }
+    return environment_without_settings() | own
 
 
 def _environment() -> dict[str, str]:

@@ -94,6 +94,9 @@ class _StateCollector(Collector):
         for shard in shards:
             waiting.add_metric([shard.record.name], shard.frozen)
         yield waiting
+        yield GaugeMetricFamily(
+            "closeby_workers", "Worker processes that run.", self._deployment.workers.alive
+        )
         jobs = GaugeMetricFamily("closeby_jobs", "Jobs kept.", labels=["state"])
         with contextlib.suppress(StoreUnavailableError):
             for state, count in self._deployment.jobs.jobs.counts().items():

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -58,6 +59,12 @@ def running_server(data_dir: Path, *options: str) -> Iterator[RunningServer]:
             process.wait()
         assert process.stdout is not None
         process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def start_server() -> Callable[..., Any]:
+    """Starts a server of a test's own: a data directory and options of ``closeby serve``."""
+    return running_server
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from closeby.service.errors import (
     ServiceError,
     TooManyRequestsError,
 )
+from closeby.service.job_kinds import KINDS
 from closeby.service.job_store import Job
 from closeby.service.jobs import RESULT_TYPES, JobRunner
 from closeby.service.openapi import describe
@@ -200,9 +201,8 @@ def _look(deployment: Deployment, job: str) -> Job:
 
 def _catch_up(deployment: Deployment, jobs: Sequence[Job]) -> None:
     """Apply what other processes have stored for these jobs."""
-    kinds = deployment.jobs.kinds
     wanted = {
-        job.collection for job in jobs if job.kind in kinds and kinds[job.kind].place == "anywhere"
+        job.collection for job in jobs if job.kind in KINDS and KINDS[job.kind].place == "anywhere"
     }
     for shard in deployment.registry.shards() if wanted - {None} else ():
         if shard.record.id in wanted and shard.ready:

@@ -1,0 +1,76 @@
+"""A worker: a process that does jobs beside the server, so that its queries keep their threads.
+
+It meets the server in the store alone: it claims jobs by lease, reads, makes features and appends
+to the log from its own process, with a group commit of its own. The server follows the log.
+
+A worker that the server started (`workers`) ends when the server does, however that ends: it holds
+the read end of a pipe whose other end goes with the server.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from types import FrameType
+
+import structlog
+
+from .errors import DataDirError
+from .job_kinds import KINDS
+from .jobs import JobRunner, owner_name
+from .logs import configure_logging
+from .settings import Settings
+from .store import Store
+
+__all__ = ["WORKER_ROLE", "run_worker"]
+
+WORKER_ROLE = "worker"
+"""What the owners of jobs that run in workers are named by."""
+
+log = structlog.get_logger(__name__)
+
+
+def run_worker(settings: Settings, *, with_parent: bool) -> None:
+    """Do jobs until SIGTERM, SIGINT or, `with_parent`, the end of standard input.
+
+    A job that runs then is given back at its next step. Raises DataDirError.
+    """
+    configure_logging(settings.log_level, settings.log_format)
+    ending = threading.Event()
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        ending.set()
+
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, end)
+    if with_parent:
+        threading.Thread(target=_await_parent, args=(ending,), daemon=True).start()
+    if not settings.data_dir.is_dir():
+        raise DataDirError(
+            f"data directory {settings.data_dir}: there is none; a worker works for a server"
+        )
+    store = Store.open_directory(settings.data_dir)
+    try:
+        owner = owner_name(WORKER_ROLE)
+        runner = JobRunner(
+            store,
+            settings,
+            KINDS,
+            settings.data_dir / "jobs",
+            owner=owner,
+            threads=settings.job_threads,
+        )
+        runner.start()
+        log.info("working", data_dir=str(settings.data_dir), owner=owner)
+        ending.wait()
+        runner.stop()
+    finally:
+        store.close()
+    log.info("stopped", owner=owner)
+
+
+def _await_parent(ending: threading.Event) -> None:
+    while sys.stdin.buffer.read(1):
+        pass
+    ending.set()
