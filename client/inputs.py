@@ -102,6 +102,11 @@ def _check_text(value: Any, field: str, row: int | None) -> None:
         raise _wrong(field, row, f"must be a string, not {_shown(value)}")
 
 
+def encoded_vector(value: OneVector, field: str) -> bytes:
+    """One vector as JSON."""
+    return _encode_vector(value, field, None)
+
+
 def _encode_vector(value: Any, field: str, row: int | None) -> bytes:
     return encode(_checked_vector(value, field, row), field=field, row=row)
 

@@ -64,19 +64,7 @@ class JobOperations:
         Raises JobFailedError if it failed or was cancelled, JobTimeoutError if it is not finished
         within ``timeout`` seconds; it goes on then.
         """
-        shown: JobInfo | None = None
-        waited, pause = 0.0, FIRST_LOOK
-        while True:
-            info = yield from self._info()
-            if progress is not None and info != shown:
-                progress(info)
-            shown = info
-            if info.finished:
-                return _done(info)
-            if timeout is not None and waited >= timeout:
-                raise JobTimeoutError(f"job {self.id} is {info.state} after {timeout:g} s")
-            yield Sleep(pause)
-            waited, pause = waited + pause, min(LAST_LOOK, pause * 1.5)
+        return (yield from self._finished(progress, timeout))
 
     @Operation
     def cancel(self) -> Flow[JobInfo]:
@@ -102,8 +90,7 @@ class JobOperations:
 
         Raises NotFoundError if it made none of that format, ConflictError if it is not done.
         """
-        response = yield from self._session.call("GET", *self._result(format))
-        return response.content
+        return (yield from self._content(format))
 
     @Streamed
     def events(self) -> StreamFlow[JobInfo]:
@@ -147,6 +134,29 @@ class JobOperations:
         while (line := (yield NextLine())) is not None:
             if line.strip():
                 yield Emit(self._document(line))
+
+    def _finished(
+        self, progress: Callable[[JobInfo], object] | None, timeout: float | None
+    ) -> Flow[JobInfo]:
+        """The flow of `wait`, for operations that wait for a job of theirs."""
+        shown: JobInfo | None = None
+        waited, pause = 0.0, FIRST_LOOK
+        while True:
+            info = yield from self._info()
+            if progress is not None and info != shown:
+                progress(info)
+            shown = info
+            if info.finished:
+                return _done(info)
+            if timeout is not None and waited >= timeout:
+                raise JobTimeoutError(f"job {self.id} is {info.state} after {timeout:g} s")
+            yield Sleep(pause)
+            waited, pause = waited + pause, min(LAST_LOOK, pause * 1.5)
+
+    def _content(self, format: ResultFormat) -> Flow[bytes]:  # noqa: A002
+        """The flow of `download`."""
+        response = yield from self._session.call("GET", *self._result(format))
+        return response.content
 
     def _info(self) -> Flow[JobInfo]:
         response = yield from self._session.call("GET", self._path)

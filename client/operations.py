@@ -41,7 +41,8 @@ from .inputs import (
     point_rows,
     query_rows,
 )
-from .jobs import JOBS, JobOperations
+from .jobs import JOBS
+from .optimize import J, OptimizeOperations
 from .results import (
     CollectionInfo,
     DeleteResult,
@@ -60,7 +61,6 @@ from .splitting import latest_by_id, query_body, split, upsert_body
 from .wire import encode
 
 C = TypeVar("C", bound="CollectionOperations[Any]", covariant=True)
-J = TypeVar("J", bound=JobOperations, covariant=True)
 
 Metric: TypeAlias = Literal["jaccard", "cosine", "ip"]
 Index: TypeAlias = Literal[
@@ -205,7 +205,7 @@ class ClientOperations(Generic[C, J]):
 # --- a collection --------------------------------------------------------------------------------
 
 
-class CollectionOperations(Generic[J]):
+class CollectionOperations(OptimizeOperations[J]):
     """What a client does with the points of one collection."""
 
     _job_type: type[J]

@@ -189,3 +189,44 @@ class JobInfo:
     def finished(self) -> bool:
         """Whether it has come to its end, whichever."""
         return self.state not in ("queued", "running")
+
+
+@dataclass(frozen=True)
+class SelectResult:
+    """Points chosen to represent ``points`` of them: ``ids`` in the order of choice.
+
+    ``weights`` are all 1 / m. ``discrepancy[t]`` is the distance between the mean of the first
+    t + 1 chosen ones and the target, ``random_discrepancy[t]`` that of t + 1 random ones (the mean
+    of five draws). ``oracle`` is how they were found: ``"exact"`` or ``"index"``.
+    """
+
+    ids: list[PointId]
+    weights: list[float]
+    discrepancy: list[float]
+    random_discrepancy: list[float]
+    points: int
+    oracle: str
+    job_id: str
+
+
+@dataclass(frozen=True)
+class FrankWolfeResult:
+    """A combination of few of ``points`` points: ``ids`` and ``weights``, heaviest first.
+
+    ``objective`` is its squared distance to the target, ``gap`` how far at most the least possible
+    one is below, which is proved if ``certified``; ``bound`` is a proved lower bound or None.
+    ``status`` is ``"converged"`` or ``"max_iter"``. ``trace`` has a list for each of
+    ``"iteration"``, ``"objective"``, ``"gap"``, ``"seconds"``, ``"atoms"``: 1,000 steps at most.
+    """
+
+    ids: list[PointId]
+    weights: list[float]
+    objective: float
+    gap: float | None
+    certified: bool
+    bound: float | None
+    status: str
+    iterations: int
+    trace: Mapping[str, Sequence[float | None]]
+    points: int
+    job_id: str

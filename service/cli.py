@@ -319,6 +319,102 @@ def import_file(
 
 
 @app.command()
+def select(
+    collection: Annotated[str, typer.Argument(help="Name of the collection.")],
+    m: Annotated[int, typer.Argument(metavar="M", help="Points to choose.", min=1)],
+    url: Annotated[str, typer.Option(help="Of the server.")] = "http://127.0.0.1:8080",
+    output: Annotated[
+        Path | None, typer.Option(help="Where the rows go. [default: standard output]")
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option(help="Mean to approach: .npy or a JSON list. [default: of all]")
+    ] = None,
+    matching: Annotated[
+        str | None, typer.Option("--filter", help='Only such payloads, as JSON: {"lang": "en"}.')
+    ] = None,
+    exclude: Annotated[
+        Path | None, typer.Option(help="File of ids not to choose, JSON or earlier rows by line.")
+    ] = None,
+    repeat: Annotated[
+        bool, typer.Option("--repeat", help="Points may be chosen more than once.")
+    ] = False,
+    oracle: Annotated[str, typer.Option(help="auto, exact or index.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File whose first line is the server's API key.")
+    ] = None,
+) -> None:
+    """Choose points that represent a collection of a server, a coreset.
+
+    Writes a JSON row for each, in the order of choice: id, weight, discrepancy, and the discrepancy
+    of as many random points.
+
+    For example:
+
+      closeby select images 1000 --output coreset.jsonl
+
+      closeby select articles 50 --filter '{"lang": "en"}' --exclude coreset.jsonl
+    """
+    from .optimize_command import OptimizeFlags, run_select_command
+
+    flags = OptimizeFlags(url, api_key_file, output, matching, exclude)
+    options = {"unique": not repeat, "oracle": oracle, "seed": seed}
+    raise typer.Exit(run_select_command(collection, m, target, flags, options))
+
+
+@app.command()
+def frank_wolfe(
+    collection: Annotated[str, typer.Argument(help="Name of the collection.")],
+    target: Annotated[Path, typer.Argument(help="The vector to approximate: .npy or a JSON list.")],
+    url: Annotated[str, typer.Option(help="Of the server.")] = "http://127.0.0.1:8080",
+    output: Annotated[
+        Path | None, typer.Option(help="Where the rows go. [default: standard output]")
+    ] = None,
+    signed: Annotated[
+        bool, typer.Option("--signed", help="Weights of either sign (an l1 ball).")
+    ] = False,
+    radius: Annotated[float, typer.Option(help="What the weights add up to.")] = 1.0,
+    variant: Annotated[str, typer.Option(help="bpcg, pairwise or fw.")] = "bpcg",
+    max_iter: Annotated[int, typer.Option(min=1, help="Most steps.")] = 1_000,
+    tol: Annotated[float, typer.Option(help="Gap to stop at.")] = 1e-6,
+    certify: Annotated[str, typer.Option(help="never, final or always.")] = "final",
+    matching: Annotated[
+        str | None, typer.Option("--filter", help='Only such payloads, as JSON: {"lang": "en"}.')
+    ] = None,
+    exclude: Annotated[
+        Path | None, typer.Option(help="File of ids to leave out, JSON or earlier rows by line.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File whose first line is the server's API key.")
+    ] = None,
+) -> None:
+    """Approximate a vector by a combination of few points of a collection of a server.
+
+    Writes a JSON row for each point with weight, heaviest first: id, weight.
+
+    For example:
+
+      closeby frank-wolfe images target.npy --output parts.jsonl
+
+      closeby frank-wolfe words target.json --signed --radius 3 --tol 1e-4
+    """
+    from .optimize_command import OptimizeFlags, run_frank_wolfe_command
+
+    flags = OptimizeFlags(url, api_key_file, output, matching, exclude)
+    options = {
+        "signed": signed,
+        "radius": radius,
+        "variant": variant,
+        "max_iter": max_iter,
+        "tol": tol,
+        "certify": certify,
+        "seed": seed,
+    }
+    raise typer.Exit(run_frank_wolfe_command(collection, target, flags, options))
+
+
+@app.command()
 def version() -> None:
     """Print the version.
 

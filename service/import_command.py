@@ -20,12 +20,12 @@ from closeby.client import (
 from closeby.loaders import LoaderError, PointReader, open_points
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID
+
+from .terminal import FAILED, WRONG_USE, bar, first_line, refuse
 
 __all__ = ["ImportFlags", "run_import_command"]
 
-FAILED = 1
-WRONG_USE = 2
 SHOWN_ERRORS = 5
 
 
@@ -57,7 +57,7 @@ def run_import_command(name: str, source: Path, flags: ImportFlags) -> int:
     console = Console(stderr=True, highlight=False)
     try:
         _read_columns(flags.options)
-        key = None if flags.api_key_file is None else _first_line(flags.api_key_file)
+        key = None if flags.api_key_file is None else first_line(flags.api_key_file)
         with Client(flags.url, api_key=key) as db:
             collection = _collection(db, name, source, flags)
             job = _start(console, collection, source, flags)
@@ -67,17 +67,17 @@ def run_import_command(name: str, source: Path, flags: ImportFlags) -> int:
             _show(console, _watch(console, job), name)
             return 0
     except WrongUseError as error:
-        return _refuse(str(error), WRONG_USE)
+        return refuse(str(error), WRONG_USE)
     except JobFailedError as error:
         _show_errors(console, error.job)
-        return _refuse(str(error), FAILED)
+        return refuse(str(error), FAILED)
     except (ClosebyClientError, LoaderError) as error:
-        return _refuse(str(error), FAILED)
+        return refuse(str(error), FAILED)
     except OSError as error:
         shown = f"{error.filename}: " if error.filename else ""
-        return _refuse(f"{shown}{error.strerror or error}", FAILED)
+        return refuse(f"{shown}{error.strerror or error}", FAILED)
     except KeyboardInterrupt:
-        return _refuse("stopped; a job that was begun goes on (GET /v1/jobs)", 130)
+        return refuse("stopped; a job that was begun goes on (GET /v1/jobs)", 130)
 
 
 def _read_columns(options: dict[str, Any]) -> None:
@@ -155,11 +155,11 @@ def _open(source: Path, flags: ImportFlags) -> PointReader:
 
 
 def _start(console: Console, collection: Collection, source: Path, flags: ImportFlags) -> Job:
-    with _bar(console) as bar:
-        task = bar.add_task("uploading", total=None, rate="")
+    with bar(console) as shown:
+        task = shown.add_task("uploading", total=None, rate="")
 
         def sent(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, rate=f"{done / 1e6:,.1f} MB")
+            shown.update(task, completed=done, total=total, rate=f"{done / 1e6:,.1f} MB")
 
         return collection.import_file(
             source, on_server=flags.on_server, progress=sent, **flags.options
@@ -167,33 +167,21 @@ def _start(console: Console, collection: Collection, source: Path, flags: Import
 
 
 def _watch(console: Console, job: Job) -> JobInfo:
-    with _bar(console) as bar:
-        task = bar.add_task("waiting", total=None, rate="")
-        return job.wait(progress=lambda info: _advance(bar, task, info))
+    with bar(console) as shown:
+        task = shown.add_task("waiting", total=None, rate="")
+        return job.wait(progress=lambda info: _advance(shown, task, info))
 
 
-def _advance(bar: Progress, task: TaskID, info: JobInfo) -> None:
+def _advance(shown: Progress, task: TaskID, info: JobInfo) -> None:
     progress = info.progress
     rate = "" if progress.rate is None else f" ({progress.rate:,.0f}/s)"
     bad = progress.counters.get("bad")
-    bar.update(
+    shown.update(
         task,
         description="importing" if info.state == "running" else info.state,
         total=progress.counters.get("bytes_total"),
         completed=progress.counters.get("bytes_read", 0),
         rate=f"{progress.done:,.0f} points{rate}" + (f", {bad:,} bad rows" if bad else ""),
-    )
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
     )
 
 
@@ -212,12 +200,3 @@ def _show_errors(console: Console, info: JobInfo) -> None:
     for error in info.errors[:SHOWN_ERRORS]:
         line = f"line {error['line']}: " if "line" in error else ""
         console.print(escape(f"{line}{error.get('detail')}"), style="yellow", soft_wrap=True)
-
-
-def _first_line(path: Path) -> str:
-    return (path.read_text("utf-8").splitlines() or [""])[0].strip()
-
-
-def _refuse(message: str, code: int) -> int:
-    sys.stderr.write(f"closeby: {message}\n")
-    return code
