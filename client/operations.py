@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from urllib.parse import quote
@@ -447,6 +447,38 @@ class CollectionOperations(OptimizeOperations[J]):
         if response.status >= 400:
             raise api_error(response)
         return response
+
+    @Operation
+    def duplicates(
+        self,
+        threshold: float,
+        *,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        keep: Literal["first", "last", "longest", "shortest"] = "first",
+        target_recall: float | None = None,
+        formats: Sequence[Literal["ndjson", "parquet"]] = ("ndjson",),
+    ) -> Flow[J]:
+        """Find all pairs of points whose similarity is ``threshold`` at least; the `Job` that does.
+
+        ``job.wait().result`` has the counts, ``job.rows()`` a row for each pair: ``a``, ``b``,
+        ``score``, and ``keep``, the point to keep of their cluster, by the rule ``keep``. Only
+        points whose payload has the values of ``filter``; ``target_recall`` is the share of the
+        pairs at the threshold that is to be found.
+
+        Raises NotFoundError without the collection, ValidationError for a value out of range.
+        """
+        asked = {
+            "threshold": threshold,
+            "filter": None if filter is None else dict(filter),
+            "keep": keep,
+            "target_recall": target_recall,
+            "formats": list(formats),
+        }
+        body = encode(
+            {name: value for name, value in asked.items() if value is not None}, field="duplicates"
+        )
+        response = yield from self._session.call("POST", f"{self._path}/duplicates", body)
+        return self._job_type(self._session, self._session.read(response, "id", "state")["id"])
 
     # --- snapshots -------------------------------------------------------------------------------
 

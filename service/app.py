@@ -19,7 +19,17 @@ from .deployment import Deployment
 from .errors import FieldError, ServiceError
 from .problem import problem_of, problem_response
 from .read_only import ReadOnlyMiddleware
-from .routes import collections, imports, jobs, operations, optimize, points, queries, snapshots
+from .routes import (
+    collections,
+    duplicates,
+    imports,
+    jobs,
+    operations,
+    optimize,
+    points,
+    queries,
+    snapshots,
+)
 from .service import Service
 from .settings import Settings
 from .telemetry import Metrics
@@ -67,7 +77,17 @@ def create_app(settings: Settings, deployment: Deployment | None = None) -> Fast
     if settings.read_only:
         app.add_middleware(ReadOnlyMiddleware)
     app.add_middleware(AccessMiddleware, metrics=metrics, api_key=settings.read_api_key())
-    for module in (operations, collections, points, queries, imports, optimize, jobs, snapshots):
+    for module in (
+        operations,
+        collections,
+        points,
+        queries,
+        imports,
+        duplicates,
+        optimize,
+        jobs,
+        snapshots,
+    ):
         app.include_router(module.router)
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(InvalidInputError, _on_service_error)

@@ -414,6 +414,24 @@ class FrankWolfeBody(_OverPoints):
     certify: Literal["never", "final", "always"] = "final"
 
 
+class DuplicatesBody(_Model):
+    """Which pairs of points are near-duplicates, and whom to keep of them."""
+
+    threshold: float = Field(gt=0, le=1, description="Least similarity of a pair.")
+    filter: dict[str, Any] | None = Field(
+        None, description="Only points whose payload has these values."
+    )
+    keep: Literal["first", "last", "longest", "shortest"] = Field(
+        "first", description="Of each cluster: by order of writing, or by elements of the set."
+    )
+    target_recall: float = Field(
+        0.995, ge=0.5, le=0.9999, description="Share of the pairs at the threshold to be found."
+    )
+    formats: list[Literal["ndjson", "parquet"]] = Field(
+        ["ndjson"], min_length=1, max_length=2, description="Of the result file."
+    )
+
+
 class JobProgress(_Model):
     """How far a job is; `rate` a second, `eta_s` seconds, null where nobody can tell."""
 
@@ -508,6 +526,7 @@ MODELS: list[type[BaseModel]] = [
     SnapshotAnswer,
     SnapshotList,
     RestoreBody,
+    DuplicatesBody,
     ImportBody,
     SelectBody,
     FrankWolfeBody,

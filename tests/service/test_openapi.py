@@ -12,6 +12,7 @@ from closeby.service.settings import Settings
 
 EXPECTED = {
     "/v1/collections/{collection}/imports": {"post"},
+    "/v1/collections/{collection}/duplicates": {"post"},
     "/v1/jobs": {"get"},
     "/v1/jobs/{job}": {"get"},
     "/v1/jobs/{job}:cancel": {"post"},
