@@ -2,6 +2,7 @@
 
     featurizer_from    raw text, sequences or vectors -> features
     FlinngIndex        group tests: sets and vectors at high similarity
+    fit_sets           a sample of sets -> parameters of FlinngIndex
     LshIndex           LSH tables: the same, faster for more memory
     MaxIPIndex         maximum inner product of vectors of any norm
     FlatIndex          exact search, the oracle
@@ -19,6 +20,7 @@ from .batches import SetBatch, as_dense_batch, as_set_batch
 from .engine import Engine
 from .errors import ClosebyError, CorruptFileError, InvalidInputError, UnsupportedVersionError
 from .features import Featurizer, featurizer_from
+from .fitting import fit_sets
 from .flat import FlatIndex
 from .flinng import FlinngIndex
 from .lsh import LshIndex
@@ -46,5 +48,6 @@ __all__ = [
     "as_set_batch",
     "errors",
     "featurizer_from",
+    "fit_sets",
     "merge_topk",
 ]

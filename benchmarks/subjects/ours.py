@@ -14,6 +14,7 @@ class Flinng(Subject):
     """Group tests, sketches and exact re-rank; parameters are those of ``FlinngIndex``."""
 
     engine: ClassVar[str] = "FlinngIndex"
+    fitted: ClassVar[bool] = True
 
     def __init__(self, metric: Any, seed: int, **parameters: Any) -> None:
         self._parameters = {"metric": metric, "seed": seed} | parameters
@@ -22,7 +23,12 @@ class Flinng(Subject):
     def build(self, points: Any) -> None:
         """Add all points and merge them into one segment."""
         engine = getattr(closeby, self.engine)
-        self._index = engine(expected_points=len(points), **self._parameters)
+        parameters = {"expected_points": len(points)} | self._parameters
+        if self.fitted and isinstance(points, closeby.SetBatch):
+            target = self._parameters.get("target_recall", 0.95)
+            fit = closeby.fit_sets(points, expected_points=len(points), target_recall=target)
+            parameters = fit | parameters
+        self._index = engine(**parameters)
         self._index.add(points)
         self._index.compact()
 
@@ -47,6 +53,7 @@ class Lsh(Flinng):
     """LSH tables with the same sketches and re-rank; parameters are those of ``LshIndex``."""
 
     engine: ClassVar[str] = "LshIndex"
+    fitted: ClassVar[bool] = False
 
 
 class Flat(Subject):

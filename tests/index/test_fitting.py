@@ -1,0 +1,48 @@
+"""Parameters fitted to a sample: what is alike takes longer keys, and memory is kept to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from closeby.index import FlinngIndex, InvalidInputError, SetBatch, fit_sets
+
+
+def sets_of(universe: int, n: int = 3_000, size: int = 40) -> SetBatch:
+    """Random sets whose pairs have a Jaccard similarity of about size / (2 universe)."""
+    rng = np.random.default_rng(0)
+    rows = [np.sort(rng.choice(universe, size, replace=False)).astype(np.uint64) for _ in range(n)]
+    return SetBatch(np.arange(n + 1, dtype=np.int64) * size, np.concatenate(rows))
+
+
+def test_sets_that_are_alike_get_longer_keys() -> None:
+    apart = fit_sets(sets_of(1_000_000), expected_points=1_000_000)
+    alike = fit_sets(sets_of(300), expected_points=1_000_000)
+    assert (apart["K"], apart["tables"]) == (1, 32)
+    assert alike["K"] > 1
+    assert alike["tables"] > apart["tables"]
+    assert fit_sets(sets_of(300), expected_points=1_000_000) == alike
+
+
+@pytest.mark.parametrize("memory", [29, 40, 60, 90, 120])
+def test_memory_is_kept_to_and_predicted(memory: int) -> None:
+    points = sets_of(300, n=20_000)
+    fitted = fit_sets(points, expected_points=len(points), memory_bytes_per_point=memory)
+    index = FlinngIndex(**fitted)
+    index.add(points)
+    index.compact()
+    held = sum(size for part, size in index.nbytes.items() if part != "features")
+    learnt = 256 * (4 + 16 * (2 + 4 + 4))  # what the segment keeps of its sample, whatever its size
+    predicted = index.explain()["predicted_bytes_per_point"]
+    assert (held - learnt) / len(points) == pytest.approx(predicted, rel=0.05)
+    # A bitmap's end is filled up to 32 bytes: of so few points, that is a tenth.
+    assert predicted <= memory * 1.1
+
+
+def test_what_cannot_be_fitted_is_refused() -> None:
+    sets = sets_of(1_000, n=10)
+    with pytest.raises(InvalidInputError, match="at least 29"):
+        fit_sets(sets, expected_points=10, memory_bytes_per_point=28)
+    with pytest.raises(InvalidInputError, match="two sets"):
+        fit_sets([[1], []], expected_points=10)
+    with pytest.raises(InvalidInputError, match="target_recall"):
+        fit_sets(sets, expected_points=10, target_recall=2)
