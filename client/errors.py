@@ -176,6 +176,7 @@ _BY_CODE: dict[str, type[ApiError]] = {
     "job_not_finished": ConflictError,
     "not_found": NotFoundError,
     "collection_exists": ConflictError,
+    "near_duplicate": ConflictError,
     "validation_error": ValidationError,
     "import_failed": ValidationError,
     "malformed_json": ValidationError,

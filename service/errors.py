@@ -15,6 +15,7 @@
         │   ├── MethodNotAllowedError         method_not_allowed
         │   ├── CollectionExistsError         collection_exists
         │   ├── JobNotFinishedError           job_not_finished
+        │   ├── NearDuplicateError            near_duplicate
         │   ├── BodyTooLargeError             body_too_large
         │   ├── UnsupportedMediaTypeError     unsupported_media_type
         │   ├── ValidationError               validation_error
@@ -62,6 +63,7 @@ __all__ = [
     "LeaseLostError",
     "MalformedJsonError",
     "MethodNotAllowedError",
+    "NearDuplicateError",
     "NoJobResultError",
     "NotFoundError",
     "NotReadyError",
@@ -191,6 +193,12 @@ class CollectionExistsError(RequestError):
     """A collection of that name exists with another configuration."""
 
     code = "collection_exists"
+
+
+class NearDuplicateError(RequestError):
+    """Points are near-duplicates and were to be rejected then; nothing was stored."""
+
+    code = "near_duplicate"
 
 
 class BodyTooLargeError(RequestError):

@@ -237,7 +237,7 @@ class _Import:
         if not rows:
             return []
         try:
-            self._shard.check([batch.values[row] for row in rows])
+            self._shard.features([batch.values[row] for row in rows])
         except InvalidInputError as error:
             if len(rows) > 1:
                 middle = len(rows) // 2

@@ -44,6 +44,7 @@ PROBLEMS: dict[str, Problem] = {
     "method_not_allowed": Problem(405, "The path does not have this method"),
     "collection_exists": Problem(409, "The collection exists with another configuration"),
     "job_not_finished": Problem(409, "The job is not done"),
+    "near_duplicate": Problem(409, "A point is a near-duplicate"),
     "body_too_large": Problem(413, "The body is too large"),
     "unsupported_media_type": Problem(415, "The body is not of a supported media type"),
     "validation_error": Problem(422, "The request is not valid"),

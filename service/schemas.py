@@ -171,6 +171,7 @@ IndexParams = Annotated[
     ),
 ]
 Durable = Literal["fsync", "indexed", "none"]
+OnDuplicate = Literal["keep", "link", "skip", "reject"]
 
 
 class _Model(BaseModel):
@@ -240,6 +241,8 @@ class UpsertPoints(_Model):
 
     points: Annotated[list[PointBody], Field(min_length=1, max_length=10_000)]
     durability: Durable = "fsync"
+    on_duplicate: OnDuplicate | None = None
+    threshold: float | None = Field(None, gt=0, le=1, description="Needed with on_duplicate.")
 
 
 class UpsertColumns(_Model):
@@ -252,6 +255,16 @@ class UpsertColumns(_Model):
     vectors: list[VectorInput] = []
     payloads: list[dict[str, Any] | None] | None = None
     durability: Durable = "fsync"
+    on_duplicate: OnDuplicate | None = None
+    threshold: float | None = Field(None, gt=0, le=1, description="Needed with on_duplicate.")
+
+
+class DuplicateBody(_Model):
+    """A point that came in and is near an earlier one."""
+
+    id: PointId
+    duplicate_of: PointId
+    score: float
 
 
 class UpsertAnswer(_Model):
@@ -259,6 +272,9 @@ class UpsertAnswer(_Model):
 
     upserted: int
     took_ms: float
+    duplicates: list[DuplicateBody] = Field(
+        [], description="With on_duplicate: what each duplicate is near to."
+    )
 
 
 class IdsBody(_Model):

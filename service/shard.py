@@ -81,6 +81,8 @@ class Shard:
         self.metric: str = record.config["metric"]
         self.progress = Progress()
         """How far `load` is."""
+        self.testing = threading.Lock()
+        """Held while points are tested for near-duplicates and stored."""
         self._store = store
         self._inputs = Inputs(record.config["features"], max_set_elements)
         self._contents = Contents(make_engine(record.config, sealing))
@@ -212,12 +214,12 @@ class Shard:
             self._store.append(self.record.id, entries, also=also).result()
         return len(entries)
 
-    def check(self, inputs: Sequence[Any]) -> None:
-        """Raise InvalidInputError, with `row` if it is known, if not all of `inputs` can be used.
+    def features(self, inputs: Sequence[Any] | np.ndarray[Any, Any]) -> Features:
+        """Features of raw inputs. The shard need not be loaded.
 
-        The shard need not be loaded.
+        Raises InvalidInputError, with `row` if it is known, if one cannot be used.
         """
-        self._inputs.features(inputs, self._contents.engine)
+        return self._inputs.features(inputs, self._contents.engine)
 
     def put_rows(self, entries: Sequence[Entry], durability: Durability) -> None:
         """Store points that are encoded already: rows of another log, each point once.

@@ -19,6 +19,7 @@ from closeby.index import Featurizer
 from closeby.index.errors import InvalidInputError
 
 from .errors import BodyTooLargeError, FieldError, MalformedJsonError, ValidationError
+from .near_duplicates import POLICIES, OnDuplicate
 from .settings import Settings
 from .shard import Answer, Hit, Point, PointBatch, Search
 from .store import Durability
@@ -43,6 +44,7 @@ PLURALS = {"text": "texts", "sequence": "sequences", "set": "sets", "vector": "v
 
 DURABILITIES = {durability.name.lower(): durability for durability in reversed(Durability)}
 MAX_INT_ID = 2**63 - 1
+_UPSERT_OPTIONS = ("durability", "on_duplicate", "threshold")
 _QUERY_OPTIONS = ("limit", "threshold", "target_recall", "with_payload", "filter")
 _NUMBERS = {int, float}
 
@@ -54,6 +56,7 @@ class UpsertRequest:
     batch: PointBatch
     path: Callable[[int], str]
     durability: Durability
+    on_duplicate: OnDuplicate | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ def parse_upsert(body: bytes, featurizer: Featurizer, settings: Settings) -> Ups
 def _upsert_rows(
     found: dict[str, Any], name: str, featurizer: Featurizer, settings: Settings
 ) -> UpsertRequest:
-    _refuse_unknown(found, ("points", "durability"), "")
+    _refuse_unknown(found, ("points", *_UPSERT_OPTIONS), "")
     points = _list(found["points"], "points", settings.max_points)
     allowed = ("id", name, "payload")
     ids, inputs, payloads = [], [], []
@@ -115,14 +118,15 @@ def _upsert_rows(
         return f"points[{row}].{name}"
 
     checked = _inputs(inputs, featurizer, path, settings)
-    return UpsertRequest(PointBatch(ids, checked, payloads), path, _durability(found))
+    batch = PointBatch(ids, checked, payloads)
+    return UpsertRequest(batch, path, _durability(found), _on_duplicate(found))
 
 
 def _upsert_columns(
     found: dict[str, Any], name: str, featurizer: Featurizer, settings: Settings
 ) -> UpsertRequest:
     column = PLURALS[name]
-    _refuse_unknown(found, ("ids", column, "payloads", "points", "durability"), "", featurizer)
+    _refuse_unknown(found, ("ids", column, "payloads", "points", *_UPSERT_OPTIONS), "", featurizer)
     for needed in ("ids", column):
         if needed not in found:
             raise ValidationError.of(
@@ -144,7 +148,25 @@ def _upsert_columns(
         return f"{column}[{row}]"
 
     checked = _inputs(inputs, featurizer, path, settings)
-    return UpsertRequest(PointBatch(ids, checked, payloads), path, _durability(found))
+    batch = PointBatch(ids, checked, payloads)
+    return UpsertRequest(batch, path, _durability(found), _on_duplicate(found))
+
+
+def _on_duplicate(found: dict[str, Any]) -> OnDuplicate | None:
+    """What to do with near-duplicates, from which similarity on; None: they are not looked for."""
+    wanted = found.get("on_duplicate")
+    threshold = _number(found.get("threshold"), "threshold", 0.0, 1.0)
+    if wanted is None:
+        if threshold is not None:
+            raise ValidationError.of("threshold", "belongs to on_duplicate, which is missing")
+        return None
+    if wanted not in POLICIES:
+        raise ValidationError.of("on_duplicate", f"must be one of {', '.join(POLICIES)}")
+    if not threshold:
+        raise ValidationError.of(
+            "threshold", "is needed with on_duplicate: the least similarity, above 0", 1
+        )
+    return OnDuplicate(wanted, threshold)
 
 
 def parse_ids(body: bytes, settings: Settings) -> list[int | str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import orjson
 from closeby.index.errors import InvalidInputError
+from closeby.service.near_duplicates import upsert_tested
 from closeby.service.openapi import describe
 from closeby.service.routes.collections import CollectionName
 from closeby.service.schemas import (
@@ -36,7 +38,9 @@ _PROBLEMS = ("collection_not_found", "too_many_requests", "not_ready", "store_un
 @router.post(
     "/points:upsert",
     openapi_extra=describe(
-        {200: UpsertAnswer}, body=(UpsertPoints, UpsertColumns), problems=_PROBLEMS
+        {200: UpsertAnswer},
+        body=(UpsertPoints, UpsertColumns),
+        problems=(*_PROBLEMS, "near_duplicate"),
     ),
 )
 async def upsert(request: Request, collection: CollectionName) -> Response:
@@ -45,9 +49,9 @@ async def upsert(request: Request, collection: CollectionName) -> Response:
     service = service_of(request)
     shard = service.deployment.registry.get(collection)
     async with service.admission.body(request) as body:
-        count = await service.write(_upsert, shard, body, service.settings)
-    service.metrics.upserted.inc(count)
-    return _json({"upserted": count, "took_ms": _ms_since(start)})
+        answer = await service.write(_upsert, shard, body, service.settings)
+    service.metrics.upserted.inc(answer["upserted"])
+    return _json(answer | {"took_ms": _ms_since(start)})
 
 
 @router.post(
@@ -77,12 +81,16 @@ async def delete_points(request: Request, collection: CollectionName) -> Respons
     return _json({"deleted": count, "took_ms": _ms_since(start)})
 
 
-def _upsert(shard: Shard, body: bytes, settings: Settings) -> int:
+def _upsert(shard: Shard, body: bytes, settings: Settings) -> dict[str, Any]:
     asked = parse_upsert(body, shard.featurizer, settings)
     try:
-        return shard.upsert(asked.batch, asked.durability)
+        if asked.on_duplicate is None:
+            return {"upserted": shard.upsert(asked.batch, asked.durability)}
+        done = upsert_tested(shard, asked.batch, asked.on_duplicate, asked.durability)
     except InvalidInputError as error:
         raise at_path(error, asked.path) from error
+    told = [one._asdict() | {"score": round(one.score, 7)} for one in done.found]
+    return {"upserted": done.stored, "duplicates": told}
 
 
 def _get(shard: Shard, body: bytes, settings: Settings) -> bytes:
@@ -94,7 +102,7 @@ def _delete(shard: Shard, body: bytes, settings: Settings) -> int:
     return shard.delete(*parse_delete(body, settings))
 
 
-def _json(body: dict[str, float]) -> Response:
+def _json(body: dict[str, Any]) -> Response:
     return Response(orjson.dumps(body), media_type="application/json")
 
 

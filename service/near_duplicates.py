@@ -1,0 +1,168 @@
+"""Near-duplicates among points that come in: each is tested before it is stored.
+
+    incoming ─┬─► nearest stored point ──────────┬─► the nearer, ≥ threshold ─► keep | link |
+              └─► earlier ones of its request ───┘                              skip | reject
+
+A point is tested against what was stored before it, and against those before it in its own request
+that are stored (those that are skipped are not). Its own former version is none of them. Requests
+with `on_duplicate` for one collection come one after the other, so that of two near ones which come
+at once the second is found to be a duplicate.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import orjson
+from closeby.index import SetBatch
+from closeby.index.duplicates import duplicate_pairs
+
+from .errors import FieldError, NearDuplicateError, ValidationError
+from .inputs import PointBatch
+from .shard import Search, Shard
+from .store import Also, Durability
+
+__all__ = ["LINK_FIELD", "POLICIES", "Duplicate", "Duplicates", "OnDuplicate", "upsert_tested"]
+
+Policy = Literal["keep", "link", "skip", "reject"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+LINK_FIELD = "duplicate_of"
+"""Field of the payload in which `link` notes what a point duplicates: {"id", "score"}."""
+TARGET_RECALL = 0.9999
+TOLD = 20
+"""Duplicates named in the errors of a refused request."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnDuplicate:
+    """What becomes of points whose similarity to an earlier one is `threshold` at least.
+
+    keep: stored, and told. link: stored with what they duplicate in their payload. skip: left out.
+    reject: nothing of the request is stored.
+    """
+
+    policy: Policy
+    threshold: float
+
+
+class Duplicate(NamedTuple):
+    """The point `id` is near the earlier point `duplicate_of`."""
+
+    id: int | str
+    duplicate_of: int | str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """How many points were stored, and which were duplicates, in the order of the request."""
+
+    stored: int
+    found: list[Duplicate]
+
+
+def upsert_tested(
+    shard: Shard,
+    batch: PointBatch,
+    wanted: OnDuplicate,
+    durability: Durability,
+    also: Also | None = None,
+) -> Duplicates:
+    """Store points, each tested first.
+
+    Raises NearDuplicateError if one is a duplicate and the policy is to reject, and what
+    `Shard.upsert` raises; then nothing was stored.
+    """
+    if shard.metric == "ip":
+        raise ValidationError.of(
+            "on_duplicate", "is not for inner products, which say nothing of how alike points are"
+        )
+    batch = _last_of_each(batch)
+    # What is stored must be found by the next test, or it would be stored twice.
+    durability = max(durability, Durability.INDEXED)
+    with shard.testing:
+        found = _find(shard, batch, wanted)
+        if found and wanted.policy == "reject":
+            raise _refusal(batch, found)
+        batch = _as_stored(batch, found, wanted.policy)
+        stored = shard.upsert(batch, durability, also) if len(batch.ids) else 0
+    return Duplicates(stored, [found[row] for row in sorted(found)])
+
+
+def _find(shard: Shard, batch: PointBatch, wanted: OnDuplicate) -> dict[int, Duplicate]:
+    """By position: what each duplicate of a batch is near to."""
+    features = shard.features(batch.inputs)
+    # Two, since the nearest may be the point's own former version.
+    search = Search(2, wanted.threshold, TARGET_RECALL, with_payload=False)
+    answer = shard.search(batch.inputs, search)
+    among: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    points = (features.indptr, features.indices) if isinstance(features, SetBatch) else features
+    pairs = duplicate_pairs(
+        points, wanted.threshold, target_recall=TARGET_RECALL, copies=len(batch.ids)
+    )
+    for block in pairs:
+        for a, b, score in zip(*(part.tolist() for part in block), strict=True):
+            among[b].append((a, score))
+    found: dict[int, Duplicate] = {}
+    for row, point in enumerate(batch.ids):
+        near = [Duplicate(point, hit.id, hit.score) for hit in answer.hits[row] if hit.id != point][
+            :1
+        ]
+        near += [
+            Duplicate(point, batch.ids[other], score)
+            for other, score in sorted(among[row])
+            if wanted.policy != "skip" or other not in found
+        ]
+        if near:
+            # Of equally near ones the earliest.
+            found[row] = max(near, key=lambda one: np.float32(one.score))
+    return found
+
+
+def _as_stored(batch: PointBatch, found: dict[int, Duplicate], policy: Policy) -> PointBatch:
+    payloads = list(batch.payloads or [None] * len(batch.ids))
+    rows = range(len(batch.ids))
+    if policy == "skip":
+        rows_kept = [row for row in rows if row not in found]
+        return _rows_of(batch, rows_kept)
+    if policy == "link":
+        for row, duplicate in found.items():
+            payload = orjson.loads(payloads[row] or b"{}")
+            payload[LINK_FIELD] = {
+                "id": duplicate.duplicate_of,
+                "score": round(duplicate.score, 7),
+            }
+            payloads[row] = orjson.dumps(payload)
+    return PointBatch(batch.ids, batch.inputs, payloads)
+
+
+def _last_of_each(batch: PointBatch) -> PointBatch:
+    """Of an id which is given twice the last point alone."""
+    last = {point: row for row, point in enumerate(batch.ids)}
+    return batch if len(last) == len(batch.ids) else _rows_of(batch, sorted(last.values()))
+
+
+def _rows_of(batch: PointBatch, rows: list[int]) -> PointBatch:
+    payloads = batch.payloads or [None] * len(batch.ids)
+    return PointBatch(
+        [batch.ids[row] for row in rows],
+        [batch.inputs[row] for row in rows],
+        [payloads[row] for row in rows],
+    )
+
+
+def _refusal(batch: PointBatch, found: dict[int, Duplicate]) -> NearDuplicateError:
+    told = [
+        FieldError(
+            f"ids[{row}]",
+            f"{found[row].id!r} is near {found[row].duplicate_of!r} (score {found[row].score:.4f})",
+        )
+        for row in sorted(found)[:TOLD]
+    ]
+    return NearDuplicateError(
+        f"{len(found)} of {len(batch.ids)} points are near-duplicates; nothing was stored",
+        errors=told,
+    )
