@@ -7,7 +7,8 @@
     IN, once more ─ raw lines ──────────────────────────────────────────────────────────┴─ OUT
 
 Only features, ids and line numbers are held in memory. OUT has the kept records byte for byte as
-they are in IN; it and PAIRS appear under their names when they are complete.
+they are in IN where records are lines, else as JSONL; it and PAIRS appear under their names when
+they are complete.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ DEFAULT_FEATURES: dict[str, dict[str, Any]] = {
     "text": {"kind": "shingles", "unit": "byte", "n": 4},
     "sequence": {"kind": "kmers", "k": 16, "canonical": True},
 }
+_COPIED = ("lines", "jsonl", "fasta", "libsvm")
+"""Formats whose records are whole lines; of all others OUT has the kept points as JSONL."""
 _FASTQ_LINES = 4
 _OPEN: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
@@ -127,8 +130,6 @@ def deduplicate(
         on_error=options.on_error,
         batch_size=BATCH_POINTS,
     )
-    if not isinstance(reader.format, Fasta | Jsonl) and reader.format.name != "lines":
-        raise DedupError(f"{path}: dedup reads text, JSONL, FASTA and FASTQ")
     points, records = _read(reader, options, step)
     search = DuplicateSearch(
         points,
@@ -148,7 +149,10 @@ def deduplicate(
     chosen = representatives(labels, options.keep, lengths)
     lines = np.concatenate([np.zeros(0, np.int64), *records.lines])[chosen]
     with _written(output) as file:
-        _copy_records(path, reader.format, lines, file, step)
+        if reader.format.name in _COPIED:
+            _copy_records(path, reader.format, lines, file, step)
+        else:
+            _write_points(path, reader.format, lines, file, step)
     sizes = np.bincount(labels, minlength=1)
     return DedupResult(
         reader.report, len(chosen), int((sizes > 1).sum()), listed, search.plan, search.metric
@@ -295,6 +299,23 @@ def _copy_records(
             return
         if number % BATCH_POINTS == 0:
             step("writing", source.bytes_read / max(1, source.bytes_total))
+
+
+def _write_points(
+    path: Path,
+    format: Format,  # noqa: A002
+    lines: npt.NDArray[np.int64],
+    file: BinaryIO,
+    step: Step,
+) -> None:
+    """Write the points of these rows (1-based) as JSONL."""
+    reader = open_points(path, format=format, batch_size=BATCH_POINTS)
+    for batch in reader:
+        kept = np.isin(np.array(batch.lines, np.int64), lines)
+        for point, wanted in zip(batch.points(), kept.tolist(), strict=True):
+            if wanted:
+                file.write(orjson.dumps(point) + b"\n")
+        step("writing", reader.bytes_read / max(1, reader.bytes_total))
 
 
 def _raw_lines(source: Source) -> Iterator[bytes]:

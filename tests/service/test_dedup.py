@@ -7,10 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from closeby.index import featurizer_from
 from closeby.loaders import samples
 from closeby.service.cli import app
+from pyarrow import parquet
 from typer.testing import CliRunner
 
 LONG = "the committee approved the budget for the coming year on tuesday"
@@ -192,3 +195,27 @@ def test_an_empty_file_gives_an_empty_file(tmp_path: Path) -> None:
     source.write_bytes(b"")
     assert run(source, output, "--threshold", 0.8).exit_code == 0
     assert output.read_bytes() == b""
+
+
+def test_other_formats_leave_their_kept_points_as_jsonl(tmp_path: Path) -> None:
+    texts = [LONG, "something else entirely", LONG + "!", "a third thing to keep"]
+    table = pa.table({"id": list("abcd"), "text": texts, "n": [1, 2, 3, 4]})
+    parquet.write_table(table, tmp_path / "in.parquet")
+    (tmp_path / "in.csv").write_text(
+        "id,text,n\n"
+        + "".join(f'{i},"{t}",{n}\n' for i, t, n in zip("abcd", texts, "1234", strict=True))
+    )
+    vectors = np.array([[1, 0], [0, 1], [1, 0.01], [-1, 0]], np.float32)
+    np.save(tmp_path / "in.npy", vectors)
+    for name in ("in.parquet", "in.csv", "in.npy"):
+        output = tmp_path / f"{name}.jsonl"
+        result = run(tmp_path / name, output, "--threshold", 0.8)
+        assert result.exit_code == 0, result.output
+        rows = [json.loads(line) for line in output.read_text().splitlines()]
+        if name == "in.npy":
+            assert rows == [{"id": i, "vector": vectors[i].tolist()} for i in (0, 1, 3)]
+            continue
+        assert [(row["id"], row["text"]) for row in rows] == [
+            ("abcd"[i], texts[i]) for i in (0, 1, 3)
+        ]
+        assert [int(row["payload"]["n"]) for row in rows] == [1, 2, 4]
