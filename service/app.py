@@ -22,6 +22,7 @@ from .read_only import ReadOnlyMiddleware
 from .routes import (
     collections,
     duplicates,
+    engines,
     imports,
     jobs,
     operations,
@@ -84,6 +85,7 @@ def create_app(settings: Settings, deployment: Deployment | None = None) -> Fast
         queries,
         imports,
         duplicates,
+        engines,
         optimize,
         jobs,
         snapshots,

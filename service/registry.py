@@ -187,6 +187,30 @@ class Registry:
                 shards[record.name] = shard
         self._shards = shards
 
+    def reindex(
+        self, shard: Shard, config: dict[str, Any], stop: threading.Event, *, rebuild: bool
+    ) -> None:
+        """Give a collection another engine; see `Shard.reindex`.
+
+        Without `rebuild` the engine that there is stays: `config` means it already.
+        """
+        if not rebuild:
+            shard.change_plan(config)
+            return
+        before = shard.record
+        config = config | {"generation": config.get("generation", 0) + 1}
+        own = None
+        if self._sealing is not None:
+            own = replace(
+                self._sealing, directory=self._sealing.directory / _folder(before.id, config)
+            )
+            # What an attempt left that did not come to its end.
+            shutil.rmtree(own.directory, ignore_errors=True)
+        shard.reindex(config, own, stop)
+        if self._sealing is not None:
+            folder = self._sealing.directory / _folder(before.id, before.config)
+            shutil.rmtree(folder, ignore_errors=True)
+
     def kept(self) -> list[Shard]:
         """All shards whose upkeep is due, also those that are being filled."""
         return [*self.shards(), *self._filling]
@@ -204,13 +228,15 @@ class Registry:
         """Remove what a shard has on disk beside the store."""
         shard.close()
         if self._sealing is not None:
-            folder = self._sealing.directory / str(shard.record.id)
+            folder = self._sealing.directory / _folder(shard.record.id, shard.record.config)
             shutil.rmtree(folder, ignore_errors=True)
 
     def _shard(self, record: CollectionRecord) -> Shard:
         own = None
         if self._sealing is not None:
-            own = replace(self._sealing, directory=self._sealing.directory / str(record.id))
+            own = replace(
+                self._sealing, directory=self._sealing.directory / _folder(record.id, record.config)
+            )
             if self._read_only:
                 return FollowingShard(
                     self._store, record, max_set_elements=self._max_set_elements, sealing=own
@@ -221,17 +247,23 @@ class Registry:
 def _remove_folders_of_others(directory: Path, shards: Iterable[Shard]) -> None:
     """Remove folders of collections that were deleted when the server stopped."""
     directory.mkdir(exist_ok=True)
-    known = {str(shard.record.id) for shard in shards}
+    known = {_folder(shard.record.id, shard.record.config) for shard in shards}
     for folder in directory.iterdir():
         if folder.name not in known:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder(collection: int, config: dict[str, Any]) -> str:
+    """Where the sealed segments of a collection lie: each engine that it had has its own."""
+    generation = config.get("generation", 0)
+    return f"{collection}.{generation}" if generation else str(collection)
 
 
 def _require_same(record: CollectionRecord, config: dict[str, Any]) -> None:
     differing = sorted(
         key
         for key in config.keys() | record.config.keys()
-        if key != "plan" and config.get(key) != record.config.get(key)
+        if key not in ("plan", "generation") and config.get(key) != record.config.get(key)
     )
     if differing:
         raise CollectionExistsError(

@@ -448,6 +448,41 @@ class DuplicatesBody(_Model):
     )
 
 
+class EvaluateBody(_Model):
+    """What recall is measured on."""
+
+    sample: int = Field(200, ge=1, le=10_000, description="Points that are asked for.")
+    queries: Annotated[list[Any], Field(min_length=1, max_length=1000)] | None = Field(
+        None, description="Inputs to ask for instead of sampled points."
+    )
+    limit: int = Field(10, ge=1, le=100, description="Neighbours of each that are to be found.")
+    target_recall: float | None = Field(None, ge=0.5, le=0.9999)
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Of the sample.")
+
+
+class ReindexBody(_Model):
+    """What is to change; the rest stays. With `auto` the collection is planned anew."""
+
+    index: IndexName | None = None
+    index_params: IndexParams | None = None
+    target_recall: float | None = Field(None, ge=0.5, le=0.9999)
+    threshold: float | None = Field(None, gt=0, le=1)
+
+
+class PlanAnswer(_Model):
+    """The engine to take, the one that there is, and what was predicted of each, best first."""
+
+    index: str
+    index_params: dict[str, Any]
+    engine: str
+    why: str
+    target_recall: float
+    threshold: float | None
+    memory_bytes: int | None
+    profile: dict[str, Any]
+    options: list[dict[str, Any]]
+
+
 class JobProgress(_Model):
     """How far a job is; `rate` a second, `eta_s` seconds, null where nobody can tell."""
 
@@ -547,6 +582,9 @@ MODELS: list[type[BaseModel]] = [
     SelectBody,
     FrankWolfeBody,
     JobAnswer,
+    EvaluateBody,
+    ReindexBody,
+    PlanAnswer,
     JobList,
     ProblemBody,
     HealthAnswer,

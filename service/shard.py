@@ -92,6 +92,8 @@ class Shard:
         self._sealer: Sealer | None = None
         self._loaded = False
         self._load_fault: str | None = None
+        self.last_evaluation: dict[str, Any] | None = None
+        """Result of the last job that measured recall, since the start."""
 
     # --- state ---------------------------------------------------------------------------------
 
@@ -165,6 +167,45 @@ class Shard:
                 )
         contents.complete(head)
         return True
+
+    def reindex(
+        self, config: dict[str, Any], sealing: Sealing | None, stop: threading.Event
+    ) -> None:
+        """Build the engine of another configuration from the log, and let it take over at once.
+
+        Reads and writes go on meanwhile. `sealing` has a directory of its own. Raises what `load`
+        raises, and whatever `stop` raises; then all is as it was.
+        """
+        self._check_ready()
+        contents = Contents(make_engine(config, sealing))
+        sealer: Sealer | None = None
+        if sealing is not None and isinstance(contents.engine, SealingEngine):
+            sealer = Sealer(self._store, self.record, contents, self._applying.lock, sealing)
+            sealer.open()
+        with self._clearing.kept():
+            if not self._replay(contents, stop):
+                raise NotReadyError("the server stops", retry_after=1)
+            while sealer is None and renew(contents, threading.Lock()):
+                pass  # nobody else knows these contents yet
+            record = self._store.change_config(self.record.id, config)
+            with self._applying.lock:
+                while rows := self._store.read(
+                    record.id, contents.complete_seq, self.complete_seq, REPLAY_CHUNK
+                ):
+                    contents.apply_rows(rows)
+                contents.complete(self.complete_seq)
+                before = self._sealer
+                self._contents, self._sealer, self.record = contents, sealer, record
+                self._sealing = sealing if sealer is not None else None
+        self._clearing = Clearing(self._store, record.id, contents, self._applying.lock)
+        self.last_evaluation = None
+        if before is not None:
+            before.close()
+        self._announce()
+
+    def change_plan(self, config: dict[str, Any]) -> None:
+        """Store a configuration that means the engine there is."""
+        self.record = self._store.change_config(self.record.id, config)
 
     def describe(self) -> dict[str, Any]:
         """Count, and what the engine says of itself."""
@@ -404,6 +445,19 @@ class Shard:
         recall = contents.engine.recall_estimate(wanted.target_recall)
         hits = hits_of(seqs, scores, contents.live, self._store, with_payload=wanted.with_payload)
         return Answer(hits, recall)
+
+    @property
+    def engine_kind(self) -> str:
+        """Name of the engine."""
+        return self._contents.engine.kind
+
+    def recall_estimate(self, target_recall: float | None = None) -> float:
+        """Recall that the engine expects."""
+        return self._contents.engine.recall_estimate(target_recall)
+
+    def features(self, inputs: Sequence[Any]) -> Features:
+        """Features of raw inputs. Raises InvalidInputError with `row`."""
+        return self._inputs.features(inputs, self._contents.engine)
 
     def search_features(
         self, features: Features, wanted: Search

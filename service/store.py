@@ -206,6 +206,20 @@ class Store(LogReader):
         record: CollectionRecord = self.transact(run)
         return record
 
+    def change_config(self, collection: int, config: dict[str, Any]) -> CollectionRecord:
+        """Give a collection another configuration. Raises CollectionNotFoundError."""
+        mine = collections.c.id == collection
+
+        def run(connection: sa.Connection) -> CollectionRecord:
+            connection.execute(collections.update().where(mine).values(config=config))
+            row = connection.execute(sa.select(collections).where(mine)).first()
+            if row is None:
+                raise CollectionNotFoundError("the collection was deleted")
+            return CollectionRecord(row.id, row.name, row.config, row.created_at)
+
+        record: CollectionRecord = self.transact(run)
+        return record
+
     # --- writing -------------------------------------------------------------------------------
 
     def append(

@@ -97,6 +97,22 @@ class _StateCollector(Collector):
         yield GaugeMetricFamily(
             "closeby_workers", "Worker processes that run.", self._deployment.workers.alive
         )
+        recall = GaugeMetricFamily(
+            "closeby_recall", "Recall that was measured last.", labels=["collection"]
+        )
+        drift = GaugeMetricFamily(
+            "closeby_recall_drift", "It less the recall estimated.", labels=["collection"]
+        )
+        for shard in shards:
+            measured = shard.last_evaluation or {}
+            for family, value in (
+                (recall, measured.get("recall_near")),
+                (drift, measured.get("drift")),
+            ):
+                if value is not None:
+                    family.add_metric([shard.record.name], value)
+        yield recall
+        yield drift
         jobs = GaugeMetricFamily("closeby_jobs", "Jobs kept.", labels=["state"])
         with contextlib.suppress(StoreUnavailableError):
             for state, count in self._deployment.jobs.jobs.counts().items():

@@ -143,7 +143,7 @@ def describe_shard(shard: Shard) -> dict[str, Any]:
     return {
         "name": record.name,
         "index_params": {},
-        **{key: value for key, value in record.config.items() if key != "plan"},
+        **{key: value for key, value in record.config.items() if key not in ("plan", "generation")},
         **shard.describe(),
         "ready": shard.ready,
         "created_at": record.created_at,

@@ -1,0 +1,126 @@
+"""Which engine suits a collection, what its answers are worth, and changing it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import orjson
+import pydantic
+from closeby.index.errors import InvalidInputError
+from closeby.service.engines import check_engine
+from closeby.service.errors import FieldError, ValidationError
+from closeby.service.evaluation import EVALUATE, plan_for
+from closeby.service.job_store import Job
+from closeby.service.openapi import describe
+from closeby.service.reindexing import REINDEX
+from closeby.service.routes.collections import CollectionName
+from closeby.service.routes.jobs import accepted
+from closeby.service.schemas import EvaluateBody, JobAnswer, PlanAnswer, ReindexBody
+from closeby.service.service import Service, service_of
+from closeby.service.shard import Shard
+from closeby.service.wire import parse_json
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+__all__ = ["router"]
+
+router = APIRouter(
+    prefix="/v1/collections/{collection}", tags=["engines"], default_response_class=Response
+)
+
+_PROBLEMS = ("collection_not_found", "not_ready", "too_many_requests", "store_unavailable")
+
+
+@router.get(
+    "/plan",
+    openapi_extra=describe({200: PlanAnswer}, problems=(*_PROBLEMS, "validation_error")),
+)
+async def plan(
+    request: Request,
+    collection: CollectionName,
+    memory_bytes: Annotated[
+        int | None, Query(ge=1, description="For features and index together.")
+    ] = None,
+) -> Response:
+    """What each engine would cost and find on the points that there are, and which to take."""
+    service = service_of(request)
+    shard = service.deployment.registry.get(collection)
+    try:
+        found = await service.read(plan_for, shard, memory_bytes)
+    except InvalidInputError as error:
+        raise ValidationError.of(error.field or "collection", str(error), error.limit) from error
+    body = found.as_json() | {"engine": shard.engine_kind}
+    return Response(orjson.dumps(body), media_type="application/json")
+
+
+@router.post(
+    "/evaluate",
+    status_code=202,
+    openapi_extra=describe({202: JobAnswer}, body=(EvaluateBody,), problems=_PROBLEMS),
+)
+async def evaluate(request: Request, collection: CollectionName) -> Response:
+    """Measure recall against exact search, on sampled points or on given queries, as a job."""
+    service = service_of(request)
+    shard = service.deployment.registry.get(collection)
+    async with service.admission.body(request) as body:
+        asked = _asked(EvaluateBody, body or b"{}")
+        if asked.queries is not None:
+            await service.read(_check_queries, shard, asked.queries)
+        job = await service.write(_submit, service, shard, EVALUATE.name, asked.model_dump())
+    return accepted(job)
+
+
+@router.post(
+    ":reindex",
+    status_code=202,
+    openapi_extra=describe({202: JobAnswer}, body=(ReindexBody,), problems=_PROBLEMS),
+)
+async def reindex(request: Request, collection: CollectionName) -> Response:
+    """Change engine and parameters, as a job; queries and writes go on meanwhile."""
+    service = service_of(request)
+    shard = service.deployment.registry.get(collection)
+    async with service.admission.body(request) as body:
+        asked = _asked(ReindexBody, body or b"{}").model_dump()
+        config = shard.record.config | {k: v for k, v in asked.items() if v is not None}
+        if asked["index"] is not None and asked["index_params"] is None:
+            config["index_params"] = {}
+        try:
+            check_engine(config)
+        except InvalidInputError as error:
+            raise ValidationError.of(error.field or "index", str(error), error.limit) from error
+        job = await service.write(_submit, service, shard, REINDEX.name, asked)
+    return accepted(job)
+
+
+def _check_queries(shard: Shard, queries: list[Any]) -> None:
+    try:
+        shard.features(queries)
+    except InvalidInputError as error:
+        where = "queries" if error.row is None else f"queries.{error.row}"
+        raise ValidationError.of(where, str(error), error.limit) from error
+
+
+def _asked(model: type[Any], body: bytes) -> Any:
+    found = parse_json(body)
+    try:
+        return model.model_validate(found)
+    except pydantic.ValidationError as error:
+        faults = [
+            FieldError(".".join(map(str, fault["loc"])) or "body", fault["msg"])
+            for fault in error.errors(include_url=False, include_input=False)
+        ]
+        message = f"{faults[0].field}: {faults[0].message}"
+        raise ValidationError(message, errors=faults[:20]) from error
+
+
+def _submit(service: Service, shard: Shard, kind: str, params: dict[str, Any]) -> Job:
+    runner = service.deployment.jobs
+    job = runner.jobs.submit(
+        kind,
+        params,
+        collection=shard.record.id,
+        collection_name=shard.record.name,
+        max_queued=service.settings.max_queued_jobs,
+    )
+    runner.announce()
+    return job
