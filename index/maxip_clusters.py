@@ -123,7 +123,7 @@ def _shares(
         squares += np.bincount(owner[part], square, len(regions))
     weights = np.sqrt(sizes * squares)  # points times their root mean square distance
     shares = weights * (lists / (weights.sum() or 1.0))
-    return np.clip(np.round(shares), 1, MOST_LISTS).astype(np.int64)
+    return np.asarray(np.clip(np.round(shares), 1, MOST_LISTS), np.int64)
 
 
 def _assign(

@@ -126,8 +126,11 @@ def check_engine(config: Mapping[str, Any]) -> None:
                 str(error), field=f"index_params.{error.field}", limit=error.limit
             ) from error
         raise
-    except TypeError as error:
-        raise InvalidInputError(f"cannot be used: {error}", field="index_params") from error
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"there is no such {name} for this threshold and target_recall: {error}",
+            field="index_params",
+        ) from error
     if size is not None and dim % size:
         raise InvalidInputError(
             f"must divide the dimension {dim}", field="index_params.pq_bytes", limit=dim

@@ -175,6 +175,7 @@ def test_a_life_with_every_engine(engine, metric, params, tmp_path):
         ({"index": "auto", "index_params": {"M": 4}}, "index_params"),
         ({"index": "lsh", "index_params": {"tables": "many"}}, "index_params"),
         ({"index": "flinng", "index_params": {"tables": 2}}, "index_params.tables"),
+        ({"index": "flinng", "index_params": {"expected_points": 10**30}}, "index_params"),
     ],
 )
 def test_an_engine_that_cannot_be_had_is_refused(asked, field, http):
