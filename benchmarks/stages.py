@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 from closeby.index import FlinngIndex, SetBatch
+from closeby.index._native import LEAST_SHORTLIST, SHORTLIST
 from closeby.index.segment import SALT, HashedQueries, Segment
 from closeby.index.selectors import GroupTests
+from closeby.index.tuning import Effort
 
 from . import machine, report
 from .truth import Task
@@ -84,11 +86,18 @@ def _stages(
         _row(
             "sketch scan",
             scanned - tests,
-            float(effort.breadth * selector.shape.group_size * segment.sketches.shape[1]),
+            float(_sketch_bytes(segment, selector.shape.group_size, effort)),
         ),
         _row("exact re-rank", whole - scanned, float(np.mean(positions)) * element_bytes),
         _row("all, called from Python", public, None),
     ]
+
+
+def _sketch_bytes(segment: Segment, group_size: int, effort: Effort) -> int:
+    """The first parts of the sketches in the cells, and the rest of the shortlist's."""
+    scanned = min(len(segment), effort.breadth * group_size)
+    listed = min(scanned, max(SHORTLIST * effort.candidates, LEAST_SHORTLIST))
+    return int(scanned * segment.coarse.shape[1] + listed * segment.fine.shape[1])
 
 
 def _search(view: Any, hashed: HashedQueries, cells: int, candidates: int) -> Any:
@@ -160,7 +169,9 @@ def markdown(result: dict[str, Any]) -> str:
         f"{segment['candidates']} candidates, k = {K}; one thread, {result['queries']:,} queries "
         f"in one call, medians of {result['repeats']}. {machine_['cpu']}, commit "
         f"{machine_['commit']}, {machine_['date']}. One thread reads memory in order at "
-        f"{read['memory']:.1f} GB/s, the second-level cache at {read['cache']:.1f} GB/s.",
+        f"{read['memory']:.1f} GB/s, the second-level cache at {read['cache']:.1f} GB/s. Load "
+        f"{machine_['load_average']}; predicted {result['explain']['predicted_us']} µs a query and "
+        f"{result['explain']['predicted_bytes_per_point']} bytes a point without features.",
         "",
         *report.table(
             ["stage", "µs a query", "KiB that it may read", "GB/s", "of memory speed"], rows

@@ -109,10 +109,10 @@ def group_bytes(points: int, tables: int) -> float:
 # What the steps of a query cost on one core, ns: measured by ``python -m benchmarks stages`` on the
 # machine that its results name. Their proportions matter more than their size.
 COUNT_BYTES = 10.0  # of bitmaps, added up in a nanosecond
-SCAN_COST, CELL_COST = 1.2, 15.0  # the first 16 bytes of a sketch; a cell, somewhere in memory
-SHORTLIST_COST = 6.0  # the rest of a sketch, somewhere in memory
+SCAN_COST, CELL_COST = 1.2, 25.0  # the first 16 bytes of a sketch; a cell, somewhere in memory
+SHORTLIST_COST = 9.0  # the rest of a sketch, somewhere in memory
 VALUE_ELEMENT_COST = 0.045  # one MinHash value of one element of the query
-COMPARED_COST, ELEMENT_COST = 60.0, 0.8  # a point compared exactly; each of its elements
+COMPARED_COST, ELEMENT_COST = 110.0, 0.8  # a point compared exactly; each of its elements
 # Candidates that are compared before the rest is plainly too far.
 COMPARED_SHARE = 0.75
 FIXED_COST = 3_000.0
