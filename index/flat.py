@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,14 @@ import numpy as np
 
 from .batches import Batch, FloatArray, Int64Array, SetBatch
 from .engine import Metric, check_batch, check_ids, check_k, check_metric, smallest_hit
+from .errors import CorruptFileError, InvalidInputError
 from .files import read_arrays, unusable_is_corrupt, write_arrays
-from .points import Points, PointsView
+from .flat_segments import FlatSegment, FlatSegments, FlatTail, open_flat_segment
+from .segment import JoinedPoints
+from .segments import Merge, Sealed, Segments
+from .topk import merge_topk
+
+ENDLESS = 1 << 62  # points: a mutable segment that is never full
 
 
 class FlatIndex:
@@ -18,6 +25,9 @@ class FlatIndex:
 
     Args:
         metric: ``"jaccard"`` (sets), ``"cosine"`` or ``"ip"`` (vectors).
+        capacity: points of a mutable segment, for whoever seals segments into files beside the
+            writer (see ``segments``); unless given all points stay in one.
+        settle: accepted for symmetry with other engines; sealing is never done here.
 
     One thread may add and remove while others search; a search sees what was complete when it
     began.
@@ -25,17 +35,27 @@ class FlatIndex:
 
     kind = "flat"
 
-    def __init__(self, metric: Metric = "jaccard") -> None:
+    def __init__(
+        self,
+        metric: Metric = "jaccard",
+        *,
+        capacity: int | None = None,
+        settle: bool = True,  # noqa: ARG002
+    ) -> None:
         self.metric = check_metric(metric, ("jaccard", "cosine", "ip"))
-        self._points = Points()
-        self._view: PointsView | None = None
+        self.capacity = ENDLESS if capacity is None else int(capacity)
+        self.dim: int | None = None
+        self._next_id = 0
+        self._segments: Segments[FlatSegment, FlatTail] = Segments(
+            FlatSegments(), self.capacity, settle=False
+        )
 
     def __len__(self) -> int:
-        return len(self._points)
+        return len(self._segments)
 
     def check(self, batch: Any) -> Batch:
         """The batch as this index would store or search it; see :func:`engine.check_batch`."""
-        return check_batch(batch, self.metric, self._points.dim)
+        return check_batch(batch, self.metric, self.dim)
 
     def add(self, batch: Any, ids: Any = None) -> None:
         """Add points.
@@ -48,16 +68,84 @@ class FlatIndex:
             InvalidInputError: unusable features, or an id that is present or given twice.
         """
         features = self.check(batch)
-        new_ids = check_ids(ids, len(features), self._points.next_id)
-        self._points.refuse_present(new_ids)
+        new_ids = check_ids(ids, len(features), self._next_id)
+        present = self._segments.first_present(new_ids)
+        if present is not None:
+            raise InvalidInputError(
+                f"id {present} is in the index already; remove it first", field="ids"
+            )
         if not len(features):
             return
-        self._points.append(new_ids, features)
-        self._view = self._points.view()
+        if not isinstance(features, SetBatch):
+            self.dim = features.shape[1]
+        self._segments.append(new_ids, features)
+        self._next_id = max(self._next_id, int(new_ids.max()) + 1)
 
     def remove(self, ids: Any) -> int:
         """Remove points by id; the number of those that were present."""
-        return len(self._points.remove(ids))
+        return self._segments.remove(np.unique(np.atleast_1d(np.asarray(ids, np.int64))))
+
+    # --- sealing beside a writer, see segments.py ------------------------------------------------
+
+    @property
+    def frozen(self) -> int:
+        """Full mutable segments that wait to be sealed."""
+        return self._segments.frozen
+
+    def freeze(self) -> None:
+        """Let the mutable segment wait to be sealed, full or not."""
+        self._segments.freeze()
+
+    def next_seal(self) -> Merge[FlatSegment, FlatTail] | None:
+        """The oldest full mutable segment alone, if there is one; quick, for the writer."""
+        return self._segments.next_seal()
+
+    def next_tier(self) -> Merge[FlatSegment, FlatTail] | None:
+        """Sealed segments that are to become one, if any are; quick, for the writer."""
+        return self._segments.next_tier()
+
+    def finish(self, merge: Merge[FlatSegment, FlatTail], segment: FlatSegment) -> None:
+        """Put a built segment in the place of its sources; quick, for the writer."""
+        self._segments.finish(merge, segment)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All that :meth:`restored` needs beside the segments, as JSON values."""
+        return {"metric": self.metric, "dim": self.dim, "next_id": self._next_id}
+
+    @classmethod
+    def restored(
+        cls,
+        parameters: dict[str, Any],
+        segments: Sequence[tuple[int, Path]] = (),
+        *,
+        verify: bool = True,
+        settle: bool = True,
+    ) -> FlatIndex:
+        """An index over segment files.
+
+        Args:
+            parameters: of the index that wrote them; also ``capacity``.
+            segments: chunks and path of each file, largest first.
+            verify: compare all checksums first.
+            settle: see the class.
+
+        Raises:
+            CorruptFileError: a file is damaged, or does not belong to these parameters.
+        """
+        index = cls(parameters["metric"], capacity=parameters.get("capacity"), settle=settle)
+        index.dim = parameters["dim"]
+        opened = []
+        for chunks, path in segments:
+            segment = open_flat_segment(Path(path), verify=verify)
+            features = segment.view.features
+            dim = None if isinstance(features, SetBatch) else features.shape[1]
+            if dim != index.dim:
+                raise CorruptFileError("the segment has points of another kind", path=str(path))
+            opened.append(Sealed(chunks, segment))
+        index._segments.restore(opened)
+        index._next_id = int(parameters["next_id"])
+        return index
 
     def search(
         self,
@@ -81,11 +169,12 @@ class FlatIndex:
         k = check_k(k)
         queries = self.check(batch)
         floor = smallest_hit(self.metric, threshold)
-        view = self._view
-        if view is None:
+        # As they are now: a tail may grow while the others are searched.
+        views = [s.view for s in self._segments.searchable() if s.view is not None]
+        if not views:
             shape = (len(queries), k)
             return np.full(shape, -1, np.int64), np.full(shape, np.nan, np.float32)
-        return view.search(queries, k, floor)
+        return merge_topk([view.search(queries, k, floor) for view in views], k)
 
     def explain(self) -> dict[str, Any]:
         """What the index is and promises, in words and numbers."""
@@ -104,12 +193,19 @@ class FlatIndex:
     @property
     def nbytes(self) -> dict[str, int]:
         """Bytes by part: ``"ids"`` and ``"features"``."""
-        return self._points.nbytes
+        parts = [segment.nbytes for segment in self._segments.searchable()]
+        return {name: sum(part[name] for part in parts) for name in ("ids", "features")}
 
     def save(self, path: str | Path) -> None:
         """Write the index to a file, replacing it atomically."""
-        empty = SetBatch.concat([]) if self.metric == "jaccard" else np.zeros((0, 1), np.float32)
-        ids, features = self._points.alive() or (np.zeros(0, np.int64), empty)
+        features: Batch
+        parts = [segment.alive() for segment in self._segments.searchable()]
+        if parts:
+            points = JoinedPoints(parts)
+            ids, features = points.ids, points.take(np.arange(len(points.ids)))
+        else:
+            ids = np.zeros(0, np.int64)
+            features = SetBatch.concat([]) if self.metric == "jaccard" else np.zeros((0, 1), "f4")
         arrays: dict[str, np.ndarray[Any, Any]] = {"ids": ids}
         if isinstance(features, SetBatch):
             arrays |= {"indptr": features.indptr, "elements": features.indices}

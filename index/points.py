@@ -154,6 +154,10 @@ class Points:
                 f"id {present} is in the index already; remove it first", field="ids"
             )
 
+    def are_present(self, ids: Int64Array) -> npt.NDArray[np.bool_]:
+        """Which ids are here and not removed, bool (n,)."""
+        return np.array([i in self._places for i in ids.tolist()], bool)
+
     def append(self, ids: Int64Array, features: Batch) -> None:
         """Add points with new ids; not none."""
         if self._features is None:

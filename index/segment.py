@@ -205,7 +205,7 @@ class Segment:
         self.removed = int(np.bitwise_count(self.dead).sum())
         self.path: Path | None = None  # the file that the arrays are mapped from, if one
         self.efforts: dict[tuple[int, float, int], Effort] = {}  # the engine's, by what is wanted
-        self._places: _Places | None = None
+        self._places: Places | None = None
         selected = selector.native() if selector is not None else {}
         self._view = _native.SegmentView(
             (coarse, fine), ids, len(ids), self.dead, sets, vectors, **selected
@@ -317,7 +317,7 @@ class Segment:
     def _find(self, ids: Int64Array) -> tuple[Int64Array, npt.NDArray[np.bool_]]:
         """Place of each id, int64 (n,), and whether it is here at all, bool (n,)."""
         if self._places is None:
-            self._places = _Places(self.ids)
+            self._places = Places(self.ids)
         return self._places.find(ids)
 
     def alive(self) -> AlivePoints:
@@ -348,7 +348,7 @@ class Segment:
         }
 
 
-class _Places:
+class Places:
     """Where in `ids` (unique, any order) each id is."""
 
     def __init__(self, ids: Int64Array) -> None:

@@ -64,7 +64,7 @@ ENGINES: dict[str, EngineKind] = {
     "flinng": EngineKind(FlinngIndex, ("jaccard", "cosine"), _TABLES, seals=True),
     "lsh": EngineKind(LshIndex, ("jaccard", "cosine"), _TABLES, seals=True),
     "maxip": EngineKind(MaxIPIndex, ("ip",), ("rotations",), seals=True),
-    "flat": EngineKind(FlatIndex, ("jaccard", "cosine", "ip"), ()),
+    "flat": EngineKind(FlatIndex, ("jaccard", "cosine", "ip"), (), seals=True),
     "hnsw": EngineKind(_faiss("HnswIndex"), ("cosine", "ip"), _GRAPH),
     "ivf": EngineKind(
         _faiss("IvfIndex"), ("cosine", "ip"), ("codes", "lists", "pq_bytes", "rerank")
@@ -145,7 +145,8 @@ def make_engine(config: Mapping[str, Any], sealing: Sealing | None) -> Engine:
     name, given = chosen(config)
     kind = ENGINES[name]
     if kind.make is FlatIndex:
-        return FlatIndex(metric=config["metric"])
+        capacity = None if sealing is None else sealing.segment_points
+        return FlatIndex(config["metric"], capacity=capacity)
     options: dict[str, Any] = {"settle": sealing is None, **given}
     if kind.seals and sealing is not None:
         options["capacity"] = sealing.segment_points

@@ -46,13 +46,14 @@ class ShardMachine(RuleBasedStateMachine):
     """Segments of 4 points, so that a few steps fill several tiers."""
 
     segment_points = 4
+    config = CONFIG
 
     @initialize()
     def start(self) -> None:
         self.folder = TemporaryDirectory()
         self.path = Path(self.folder.name)
         self.store = Store.open_directory(self.path)
-        self.record = self.store.create_collection("a", CONFIG)
+        self.record = self.store.create_collection("a", self.config)
         self.model: Model = {}
         self.version = 0
         self.snapshots = Snapshots(self.path / "snapshots")
@@ -154,7 +155,7 @@ class ShardMachine(RuleBasedStateMachine):
     @rule()
     def take_snapshot(self) -> None:
         with self.shard.points_now() as points:
-            info = self.snapshots.create("a", CONFIG, points)
+            info = self.snapshots.create("a", self.config, points)
         self.taken.append((info.name, dict(self.model)))
 
     @precondition(lambda self: self.taken)
@@ -162,11 +163,11 @@ class ShardMachine(RuleBasedStateMachine):
     def restore(self, data: st.DataObject) -> None:
         """In the place of what there is, as `Registry.restore` does it."""
         name, model = data.draw(st.sampled_from(self.taken))
-        hidden = self.store.create_collection("~hidden", CONFIG)
+        hidden = self.store.create_collection("~hidden", self.config)
         shard = Shard(self.store, hidden, sealing=self.sealing(hidden))
         shard.load()
         with self.snapshots.open("a", name) as file:
-            assert verify(file)["config"] == CONFIG
+            assert verify(file)["config"] == self.config
             file.seek(0)
             for entries in read_rows(file):
                 shard.put_rows(entries, Durability.INDEXED)
@@ -327,6 +328,16 @@ class LongShardMachine(ShardMachine):
 
 TestLongShardMachine = pytest.mark.slow(LongShardMachine.TestCase)
 TestLongShardMachine.settings = _settings(25, 50)
+
+
+class FlatShardMachine(ShardMachine):
+    """The same with an engine that compares every point."""
+
+    config = CONFIG | {"index": "flat"}
+
+
+TestFlatShardMachine = FlatShardMachine.TestCase
+TestFlatShardMachine.settings = _settings(5, 30)
 
 
 def test_keys_of_equal_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

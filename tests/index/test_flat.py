@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
-from closeby.index import FlatIndex, InvalidInputError, as_set_batch
+from closeby.index import CorruptFileError, FlatIndex, InvalidInputError, as_set_batch
+from closeby.index.engine import Metric
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -223,3 +224,55 @@ def test_searches_while_points_come_and_go() -> None:
     for thread in threads:
         thread.join()
     assert not failures, failures[0]
+
+
+@pytest.mark.parametrize("metric", ["jaccard", "cosine", "ip"])
+def test_segments_sealed_into_files_answer_as_one_index(metric: Metric, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    batch: Any
+    if metric == "jaccard":
+        sets = [rng.choice(60, rng.integers(1, 20), replace=False) for _ in range(100)]
+        batch = as_set_batch([[int(e) for e in s] + [1 << 40] for s in sets])
+    else:
+        batch = rng.normal(size=(100, 7)).astype(np.float32)
+    ids = rng.permutation(1000)[:100].astype(np.int64)
+    whole, sealed = FlatIndex(metric), FlatIndex(metric, capacity=8)
+    written: dict[Any, tuple[int, Path]] = {}
+
+    def build(merge: Any) -> None:
+        path = tmp_path / f"segment-{len(list(tmp_path.iterdir()))}"
+        segment = merge.build(path)
+        sealed.finish(merge, segment)
+        written[segment] = (merge.chunks, path)
+
+    for index in (whole, sealed):
+        index.add(batch, ids)
+        assert index.remove(ids[[3, 50, 99]]) == 3
+    while (merge := sealed.next_seal()) is not None:
+        build(merge)
+    while (merge := sealed.next_tier()) is not None:
+        build(merge)
+    gone = ids[[7, 98]]
+    assert whole.remove(gone) == sealed.remove(gone) == 2
+    for k, threshold in ((5, None), (120, 0.2)):
+        expected, found = (index.search(batch, k, threshold) for index in (whole, sealed))
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_allclose(found[1], expected[1], rtol=1e-6)
+    assert len(sealed) == len(whole) == 95
+    files = [written[each.segment] for each in sealed._segments.sealed]
+    again = FlatIndex.restored(sealed.parameters, files)
+    again.remove(gone)
+    # What was not sealed is not in the files.
+    kept = [i for i in range(96) if ids[i] not in {*gone, *ids[[3, 50]]}]
+    assert len(again) == len(kept)
+    fresh = FlatIndex(metric)
+    fresh.add(batch.take(np.array(kept)) if metric == "jaccard" else batch[kept], ids[kept])
+    np.testing.assert_array_equal(again.search(batch, 9)[0], fresh.search(batch, 9)[0])
+    with pytest.raises(CorruptFileError):
+        FlatIndex.restored(sealed.parameters | {"dim": 5}, files)
+    path = files[0][1]
+    content = bytearray(path.read_bytes())
+    content[len(content.rstrip(b"\0")) - 1] ^= 1  # behind it is padding
+    path.write_bytes(content)
+    with pytest.raises(CorruptFileError, match=path.name):
+        FlatIndex.restored(sealed.parameters, files)

@@ -1,0 +1,205 @@
+"""The segments of an exact index: points as they came, and sealed ones mapped from a file.
+
+A file of arrays (``files``) of kind ``flat-segment``, its n points in order of arrival: ``ids`` and
+their features, under the names that other segments give them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .batches import Batch, Int64Array, SetBatch
+from .files import ArrayFileWriter, Shapes, check_offsets, read_arrays, unusable_is_corrupt
+from .points import Points, PointsView
+from .segment import AlivePoints, JoinedPoints, Places, rows_of
+
+__all__ = ["FlatSegment", "FlatSegments", "FlatTail", "open_flat_segment"]
+
+KIND = "flat-segment"
+BLOCK_POINTS = 16_384  # copied at a time when segments are written
+
+
+class FlatSegment:
+    """Points that take no more beside them; `view` is what a search compares."""
+
+    def __init__(self, ids: Int64Array, features: Batch, path: Path | None = None) -> None:
+        self.path = path
+        self.removed = 0
+        self.view = PointsView(ids, np.ones(len(ids), bool), features)
+        self._places: Places | None = None
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    @property
+    def ids(self) -> Int64Array:
+        """Ids of all points, int64 (n,)."""
+        return self.view.ids
+
+    def remove(self, ids: Int64Array) -> Int64Array:
+        """Mark points as removed; the ids that were here, int64."""
+        places, here = self._find(ids)
+        here[here] = self.view.alive[places[here]]
+        self.view.alive[places[here]] = False
+        self.removed += int(here.sum())
+        return ids[here]
+
+    def contains(self, ids: Int64Array) -> npt.NDArray[np.bool_]:
+        """Which ids are here and not removed, bool (n,)."""
+        places, here = self._find(ids)
+        here[here] = self.view.alive[places[here]]
+        return here
+
+    def _find(self, ids: Int64Array) -> tuple[Int64Array, npt.NDArray[np.bool_]]:
+        if self._places is None:
+            self._places = Places(self.ids)
+        return self._places.find(ids)
+
+    def alive(self) -> AlivePoints:
+        """The points that are not removed."""
+        return _alive(self.view)
+
+    def dead_ids(self) -> Int64Array:
+        """Ids of the removed points."""
+        return self.ids[~self.view.alive]
+
+    @property
+    def nbytes(self) -> dict[str, int]:
+        """Bytes by part."""
+        features = self.view.features
+        arrays = (
+            (features.indptr, features.indices) if isinstance(features, SetBatch) else (features,)
+        )
+        return {
+            "ids": self.ids.nbytes + self.view.alive.nbytes,
+            "features": sum(array.nbytes for array in arrays),
+        }
+
+
+class FlatTail:
+    """Points in order of arrival; one thread may add and remove while others use a `view`."""
+
+    def __init__(self) -> None:
+        self.removed = 0
+        self._points = Points()
+        self._taken = 0
+        self.view: PointsView | None = None
+
+    def __len__(self) -> int:
+        return self._taken
+
+    @property
+    def ids(self) -> Int64Array:
+        """Ids of all points, int64 (n,)."""
+        return np.zeros(0, np.int64) if self.view is None else self.view.ids
+
+    def append(self, ids: Int64Array, features: Batch) -> None:
+        """Add points with new ids."""
+        if len(ids):
+            self._points.append(ids, features)
+            self.view = self._points.view()
+            self._taken += len(ids)
+
+    def remove(self, ids: Int64Array) -> Int64Array:
+        """See `FlatSegment.remove`."""
+        places = self._points.remove(ids)
+        self.removed += len(places)
+        return self.ids[places]
+
+    def contains(self, ids: Int64Array) -> npt.NDArray[np.bool_]:
+        """See `FlatSegment.contains`."""
+        return self._points.are_present(ids)
+
+    def alive(self) -> AlivePoints:
+        """The points that are not removed."""
+        assert self.view is not None
+        return _alive(self.view)
+
+    def dead_ids(self) -> Int64Array:
+        """Ids of the removed points."""
+        return self.ids[:0] if self.view is None else self.ids[~self.view.alive]
+
+    @property
+    def nbytes(self) -> dict[str, int]:
+        """Bytes by part."""
+        return self._points.nbytes
+
+
+class FlatSegments:
+    """Makes the segments of an exact index: a ``segments.SegmentMaker``."""
+
+    def mutable(self, capacity: int, like: Batch) -> FlatTail:  # noqa: ARG002 - it grows
+        """An empty segment."""
+        return FlatTail()
+
+    def append(self, segment: FlatTail, ids: Int64Array, features: Batch) -> None:
+        """Add points."""
+        segment.append(ids, features)
+
+    def seal(self, parts: Sequence[AlivePoints], path: Path | None) -> FlatSegment:
+        """All points in a sealed segment, in memory or mapped from a file; raises OSError."""
+        points = JoinedPoints(parts)
+        rows = np.arange(len(points.ids))
+        if path is None:
+            return FlatSegment(points.ids, points.take(rows))
+        blocks = [rows[i : i + BLOCK_POINTS] for i in range(0, len(rows), BLOCK_POINTS)]
+        with ArrayFileWriter(path, {"index": KIND}, _shapes(points, blocks)) as writer:
+            writer.arrays["ids"][:] = points.ids
+            for block in blocks:
+                _write(writer.arrays, block, points.take(block))
+            writer.publish()
+        return open_flat_segment(path, verify=False)
+
+
+def open_flat_segment(path: Path, *, verify: bool = True) -> FlatSegment:
+    """Map a segment file. Raises CorruptFileError, OSError."""
+    _, arrays = read_arrays(path, KIND, verify=verify)
+    with unusable_is_corrupt(path):
+        features: Batch
+        if "vectors" in arrays:
+            features = arrays["vectors"]
+        else:
+            check_offsets(arrays["indptr"], arrays["elements"])
+            features = SetBatch(arrays["indptr"], arrays["elements"])
+        if len(features) != len(arrays["ids"]):
+            raise ValueError("ids and features do not fit together")
+        return FlatSegment(arrays["ids"], features, path)
+
+
+def _shapes(points: JoinedPoints, blocks: Sequence[Int64Array]) -> Shapes:
+    count = len(points.ids)
+    shapes: Shapes = {"ids": (np.int64, (count,))}
+    first = points.take(np.arange(min(count, 1)))
+    if not isinstance(first, SetBatch):
+        return shapes | {"vectors": (np.float32, (count, first.shape[1]))}
+    elements = sum(_elements(points.take(block)) for block in blocks)
+    sizes: Shapes = {"indptr": (np.int64, (count + 1,)), "elements": (np.uint64, (elements,))}
+    return shapes | sizes
+
+
+def _elements(features: Batch) -> int:
+    assert isinstance(features, SetBatch)
+    return int(features.indptr[-1] - features.indptr[0])
+
+
+def _write(arrays: dict[str, npt.NDArray[Any]], rows: Int64Array, features: Batch) -> None:
+    first, last = int(rows[0]), int(rows[-1])
+    if not isinstance(features, SetBatch):
+        arrays["vectors"][first : last + 1] = features
+        return
+    starts = arrays["indptr"]
+    starts[first + 1 : last + 2] = features.indptr[1:] - features.indptr[0] + starts[first]
+    arrays["elements"][starts[first] : starts[last + 1]] = features.indices[
+        features.indptr[0] : features.indptr[-1]
+    ]
+
+
+def _alive(view: PointsView) -> AlivePoints:
+    places = np.flatnonzero(view.alive)
+    return AlivePoints(view.ids[places], places, partial(rows_of, view.features))
