@@ -1,23 +1,34 @@
-"""Pick a coreset: 100 points that stand for 20,000, their mean and their spread."""
+"""Pick a coreset of embeddings: 100 points that stand for 10,000, far better than random ones.
+
+Start a server (`closeby serve`), then: python coreset.py http://127.0.0.1:8080
+"""
+
+import sys
 
 import numpy as np
-from closeby.index import MaxIPIndex
-from closeby.optimize import RandomFourier, herding
+from closeby.client import Client
 
+url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8080"
 rng = np.random.default_rng(0)
-centres = 3 * rng.standard_normal((8, 16))
+# In place of embeddings from a model: 8 groups of unequal size.
 shares = np.array([0.3, 0.2, 0.15, 0.1, 0.1, 0.08, 0.05, 0.02])
-groups = rng.choice(8, 20_000, p=shares)
-points = (centres[groups] + rng.standard_normal((20_000, 16))).astype(np.float32)
+groups = rng.choice(8, 10_000, p=shares)
+centres = 3 * rng.standard_normal((8, 32))
+embeddings = (centres[groups] + rng.standard_normal((10_000, 32))).astype(np.float32)
 
-features = RandomFourier(features=128)(points)
-index = MaxIPIndex()
-index.add(features)
-chosen = herding(index, 100)
+with Client(url) as db:
+    images = db.create_collection(
+        "example-images", metric="cosine", features={"kind": "vector", "dim": 32}
+    )
+    payloads = [{"split": "test" if i % 10 == 0 else "train"} for i in range(10_000)]
+    images.upsert(ids=np.arange(10_000), vectors=embeddings, payloads=payloads)
 
-mean = features.mean(axis=0)
-random = np.linalg.norm(features[rng.choice(20_000, 100)].mean(axis=0) - mean)
-print(f"discrepancy: {chosen.discrepancy[-1]:.4f} by herding, {random:.4f} at random")
-print("share of each group, of all points and of the chosen:")
-print("   ", (np.bincount(groups, minlength=8) / 20_000).round(2).tolist())
-print("   ", (np.bincount(groups[chosen.ids], minlength=8) / 100).round(2).tolist())
+    chosen = images.select(100, filter={"split": "train"})
+    print(f"{len(chosen.ids)} of {chosen.points:,} points, none of them for testing")
+    own, random = chosen.discrepancy[-1], chosen.random_discrepancy[-1]
+    print(f"discrepancy: {own:.4f}, {random:.4f} at random")
+    print("share of each group, of all points and of the chosen:")
+    print("   ", (np.bincount(groups, minlength=8) / 10_000).round(2).tolist())
+    print("   ", (np.bincount(groups[chosen.ids], minlength=8) / 100).round(2).tolist())
+
+    db.delete_collection("example-images")

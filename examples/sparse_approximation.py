@@ -1,25 +1,30 @@
-"""Approximate a vector by few of 20,000 atoms: a sparse convex combination, with a proof."""
+"""Approximate a vector by few of 5,000 points: a sparse convex combination, with a proof.
+
+Start a server (`closeby serve`), then: python sparse_approximation.py http://127.0.0.1:8080
+"""
+
+import sys
 
 import numpy as np
-from closeby.index import MaxIPIndex
-from closeby.optimize import frank_wolfe
+from closeby.client import Client
 
+url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8080"
 rng = np.random.default_rng(0)
-atoms = rng.standard_normal((20_000, 48)).astype(np.float32)
+atoms = rng.standard_normal((5_000, 48)).astype(np.float32)
 target = 0.7 * rng.standard_normal(48)
 
-index = MaxIPIndex()
-index.add(atoms)
+with Client(url) as db:
+    words = db.create_collection(
+        "example-words", metric="ip", features={"kind": "vector", "dim": 48}
+    )
+    words.upsert(ids=np.arange(len(atoms)), vectors=atoms)
 
+    found = words.frank_wolfe(target, tol=0.01)
+    print(f"{found.status} after {found.iterations} steps: {len(found.ids)} of 5,000 points")
+    print(f"weights {[round(weight, 3) for weight in found.weights[:5]]} ...")
+    error = np.sqrt(found.objective) / np.linalg.norm(target)
+    print(f"error {error:.1%}; squared distance at most {found.gap:.1e} above the least (proved)")
+    combined = np.array(found.weights) @ atoms[found.ids]
+    print(f"checked: {np.linalg.norm(combined - target) / np.linalg.norm(target):.1%}")
 
-def distance(w: np.ndarray) -> tuple[float, np.ndarray]:
-    return 0.5 * float((w - target) @ (w - target)), w - target
-
-
-result = frank_wolfe(distance, index, tol=0.01)
-print(f"{result.status} after {len(result.trace)} steps: {len(result.ids)} atoms of 20,000")
-print(f"weights {np.sort(result.weights)[::-1][:5].round(3).tolist()} ...")
-print(f"error {np.linalg.norm(result.point - target) / np.linalg.norm(target):.1%} of the target")
-print(f"objective {result.objective:.5f}; the minimum is at most {result.gap:.1e} below")
-read = result.trace["atoms"][-1] / (len(result.trace) * len(atoms))
-print(f"read {read:.1%} of what comparing all atoms at each step would read")
+    db.delete_collection("example-words")

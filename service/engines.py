@@ -77,20 +77,22 @@ ENGINES: dict[str, EngineKind] = {
         _faiss("BinaryIvfIndex"), ("jaccard",), ("sketch_bits", "lists", "rerank")
     ),
 }
+_UNPLANNED = {"jaccard": "flinng", "cosine": "flat", "ip": "maxip"}
 assert {"auto", *ENGINES} == set(get_args(IndexName))
 
 
 def chosen(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Name and parameters of the engine of a configuration.
 
-    "auto" is what its last plan chose; before the first, flinng for sets and flat for vectors.
+    "auto" is what its last plan chose; before the first, flinng for sets, maxip for vectors by
+    inner product (few of which it compares exactly), flat for others.
     """
     if config["index"] != "auto":
         return config["index"], dict(config.get("index_params", {}))
     plan = config.get("plan")
     if plan is not None:
         return plan["index"], dict(plan["index_params"])
-    return ("flat" if config["features"]["kind"] == "vector" else "flinng"), {}
+    return _UNPLANNED[config["metric"]], {}
 
 
 def check_engine(config: Mapping[str, Any]) -> None:

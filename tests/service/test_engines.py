@@ -190,6 +190,8 @@ def test_the_engine_of_auto_is_that_of_its_plan():
     config = configuration({"kind": "ids"}, index="auto")
     assert chosen(config) == ("flinng", {})
     assert chosen(configuration({"kind": "vector", "dim": 4}, index="auto")) == ("flat", {})
+    by_product = configuration({"kind": "vector", "dim": 4}, metric="ip", index="auto")
+    assert chosen(by_product) == ("maxip", {})
     plan = {"index": "binary_hnsw", "index_params": {"M": 8}}
     assert chosen(config | {"plan": plan}) == ("binary_hnsw", {"M": 8})
 
