@@ -174,19 +174,18 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=HERE / "results")
     parser.add_argument("--limit", type=int, help="the first so many rows of each")
     options = parser.parse_args()
-    results = {}
-    for name, rows, engines in cases(options.lines):
-        print(name, flush=True)
-        results[name] = measure(rows[: options.limit], engines)
     options.output.mkdir(parents=True, exist_ok=True)
-    result = {
+    result: dict[str, Any] = {
         "unit": "MB (Mbp) of input a second of processor time, one thread, median of "
         f"{REPEATS}, {ROWS} rows at a time",
         "machine": machine.describe(),
-        "rates": results,
+        "rates": {},
     }
-    (options.output / "featurise.json").write_text(json.dumps(result, indent=1) + "\n")
-    (options.output / "featurise.md").write_text(table(results))
+    for name, rows, engines in cases(options.lines):
+        print(name, flush=True)
+        result["rates"][name] = measure(rows[: options.limit], engines)
+        (options.output / "featurise.json").write_text(json.dumps(result, indent=1) + "\n")
+        (options.output / "featurise.md").write_text(table(result["rates"]))
     return 0
 
 
