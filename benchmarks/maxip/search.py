@@ -250,9 +250,7 @@ def fastest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     "subject": subject,
                     "setting": row["setting"] if row else "not reached",
                     "query_us": row["query_us"] if row else None,
-                    "times_closeby": round(row["query_us"] / min(ours), 2)
-                    if row and ours
-                    else None,
+                    "times_closeby": round(row["query_us"] / ours, 2) if row and ours else None,
                 }
             )
     return best
