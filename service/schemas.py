@@ -186,7 +186,8 @@ class CollectionBody(_Model):
         None, description="Default: jaccard for sets, cosine for vectors."
     )
     index: IndexName = Field(
-        "auto", description="The engine; auto: what suits the points, chosen anew as they grow."
+        "auto",
+        description="auto: flinng, flat or maxip by metric, until `:reindex` plans otherwise.",
     )
     index_params: IndexParams = {}
     target_recall: float = Field(

@@ -455,10 +455,6 @@ class Shard:
         """Recall that the engine expects."""
         return self._contents.engine.recall_estimate(target_recall)
 
-    def features(self, inputs: Sequence[Any]) -> Features:
-        """Features of raw inputs. Raises InvalidInputError with `row`."""
-        return self._inputs.features(inputs, self._contents.engine)
-
     def search_features(
         self, features: Features, wanted: Search
     ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

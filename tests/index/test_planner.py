@@ -113,7 +113,7 @@ def test_an_engine_is_left_only_for_a_clearly_better_one(families):
     assert is_worth_changing(found(us=100.0), "flinng")
     assert is_worth_changing(found(us=60.0, eligible=False), "flinng")
     assert not is_worth_changing(found(us=60.0), "lsh")
-    assert is_worth_changing(found(us=60.0), "flat")
+    assert not is_worth_changing(found(us=60.0), "maxip")
 
 
 def test_wrong_input(families):
