@@ -1,4 +1,4 @@
-"""Print the dependencies that a pyproject.toml declares, one a line."""
+"""Print the dependencies that a pyproject.toml declares, with those of extras, one a line."""
 
 import sys
 import tomllib
@@ -6,4 +6,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     project = tomllib.loads(Path(sys.argv[1]).read_text())["project"]
-    sys.stdout.write("\n".join(project["dependencies"]) + "\n")
+    wanted = list(project["dependencies"])
+    for extra in sys.argv[2:]:
+        wanted += project["optional-dependencies"][extra]
+    sys.stdout.write("\n".join(wanted) + "\n")

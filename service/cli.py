@@ -1,4 +1,4 @@
-"""The command line: `closeby serve | worker | import | dedup | demo | version`."""
+"""The command line: `closeby serve | worker | import | dedup | demo | cluster | version`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated
 
 # A command imports what it needs when it runs: `--help` and `serve` should not wait for the rest.
 import typer
+
+from .cluster.command import cluster
 
 __all__ = ["app", "main"]
 
@@ -316,6 +318,9 @@ def import_file(
         options=options,
     )
     raise typer.Exit(run_import_command(collection, file, flags))
+
+
+app.add_typer(cluster, name="cluster")
 
 
 @app.command()

@@ -89,6 +89,10 @@ class Contents:
         self._replace(latest, before, [features], [row.seq for row in kept])
         self._count(rows[-1].seq, len(rows), sum(row.op == Op.DELETE for row in rows))
 
+    def drop(self, points: dict[int | str, int]) -> None:
+        """Forget points, given with their live seqs: the log does not say it, their owner does."""
+        self._replace(dict.fromkeys(points), points, [], [])
+
     def apply_writes(self, writes: Sequence[Committed]) -> None:
         """Apply writes of this process, which follow each other in the log."""
         before = self.live.seqs({point for write in writes for point in write.ids})

@@ -37,29 +37,21 @@ class Deployment:
     writes to the directory, and this one follows it and changes nothing. Raises StartupError.
     """
 
+    alone = True
+    """Whether there is one server of this store at a time."""
+
     def __init__(self, settings: Settings, kinds: Mapping[str, Kind] = KINDS) -> None:
         self.settings = settings
         self.api_key = settings.read_api_key()
         self._data_dir = None if settings.read_only else DataDir(settings.data_dir)
         try:
-            self.store = Store.open_directory(settings.data_dir, read_only=settings.read_only)
+            self.store = self._open_store()
         except BaseException:
             self._release()
             raise
         try:
             self.upkeep = Upkeep(lambda: self.registry.kept())
-            sealing = Sealing(
-                settings.data_dir / "shards",
-                settings.segment_points,
-                settings.verify_files,
-                None if settings.read_only else self.upkeep.announce,
-            )
-            self.registry = Registry(
-                self.store,
-                max_set_elements=settings.max_set_elements,
-                sealing=sealing,
-                read_only=settings.read_only,
-            )
+            self.registry = self._open_registry()
             own = {
                 name: kind
                 for name, kind in kinds.items()
@@ -75,8 +67,8 @@ class Deployment:
                 threads=settings.job_threads,
                 registry=self.registry,
             )
-            if not settings.read_only:
-                # Whoever had these died: there is one server at a time.
+            if self.alone and not settings.read_only:
+                # Whoever had these died.
                 self.jobs.jobs.release_owner(f"{ROLE}:")
                 self.jobs.remove_strays()
         except OSError as error:
@@ -98,6 +90,25 @@ class Deployment:
         self._closed = False
         self.ending = threading.Event()
         """Set as soon as the server is to stop: answers that have no end of their own end then."""
+
+    def _open_store(self) -> Store:
+        settings = self.settings
+        return Store.open_directory(settings.data_dir, read_only=settings.read_only)
+
+    def _open_registry(self) -> Registry:
+        settings = self.settings
+        sealing = Sealing(
+            settings.data_dir / "shards",
+            settings.segment_points,
+            settings.verify_files,
+            None if settings.read_only else self.upkeep.announce,
+        )
+        return Registry(
+            self.store,
+            max_set_elements=settings.max_set_elements,
+            sealing=sealing,
+            read_only=settings.read_only,
+        )
 
     def start(self) -> None:
         """Begin to load the collections, once."""

@@ -24,6 +24,7 @@
         │   └── TooManyRequestsError          too_many_requests
         ├── UnavailableError                  the service cannot do it now; a retry may succeed
         │   ├── NotReadyError                 not_ready
+        │   ├── ShardUnavailableError         shard_unavailable
         │   └── StoreUnavailableError         store_unavailable
         ├── JobInterruptedError               never on the wire: a job must stop where it is
         │   ├── JobCancelledError             somebody asked for it
@@ -70,6 +71,7 @@ __all__ = [
     "ReadOnlyError",
     "RequestError",
     "ServiceError",
+    "ShardUnavailableError",
     "SnapshotDamagedError",
     "SnapshotNotFoundError",
     "StartupError",
@@ -238,6 +240,12 @@ class NotReadyError(UnavailableError):
     """The collection is still being loaded."""
 
     code = "not_ready"
+
+
+class ShardUnavailableError(UnavailableError):
+    """A shard of the cluster does not answer, and the request cannot do without it."""
+
+    code = "shard_unavailable"
 
 
 class StoreUnavailableError(UnavailableError):

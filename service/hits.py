@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .live import LivePoints
+from .live import Versions
 from .log_reader import LogReader
 from .log_rows import point_id
 
@@ -30,25 +31,31 @@ class Search:
     threshold: float | None = None
     target_recall: float | None = None
     with_payload: bool = True
+    strict: bool = False
+    """Rather no answer than one that misses a shard."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Hits of each query, best first, and the recall that the engine expects (None: unknown)."""
+    """Hits of each query, best first, and the recall that the engine expects (None: unknown).
+
+    `shards`: in a cluster, how many answered, and how many there are.
+    """
 
     hits: list[list[Hit]]
     recall_estimate: float | None
+    shards: tuple[int, int] | None = None
 
 
 def hits_of(
     seqs: np.ndarray[Any, Any],
     scores: np.ndarray[Any, Any],
-    live: LivePoints,
+    versions_of: Callable[[set[int]], Versions],
     log: LogReader,
     *,
     with_payload: bool,
 ) -> list[list[Hit]]:
-    """The hits that an engine found, by name: seqs int64 and scores float32 (q, limit).
+    """The hits that engines found, by name: seqs int64 and scores float32 (q, limit).
 
     Raises StoreUnavailableError.
     """
@@ -59,7 +66,7 @@ def hits_of(
     names: dict[int, int | str | None] = {}
     gone: list[int] = []
     asked: list[int] = []
-    versions = live.versions({seq for row in found for seq, _ in row})
+    versions = versions_of({seq for row in found for seq, _ in row})
     for seq, (point, has_payload) in versions.items():
         names[seq] = point
         if point is None:

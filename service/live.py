@@ -13,7 +13,10 @@ import numpy as np
 from .points_file import PointsFile, Seqs, key_hashes
 from .store import point_id, point_key
 
-__all__ = ["LivePoints"]
+__all__ = ["LivePoints", "Versions"]
+
+Versions = dict[int, tuple[int | str | None, bool]]
+"""Seq -> the point whose version it is (None: not known any more), whether it has a payload."""
 
 
 class LivePoints:
@@ -66,12 +69,12 @@ class LivePoints:
                 found[by_key[key]] = seq
         return found
 
-    def versions(self, seqs: Iterable[int]) -> dict[int, tuple[int | str | None, bool]]:
+    def versions(self, seqs: Iterable[int]) -> Versions:
         """For each seq the point whose version it is, and whether that version has a payload.
 
         The point is None if the version is not known any more.
         """
-        found: dict[int, tuple[int | str | None, bool]] = {}
+        found: Versions = {}
         unknown: list[int] = []
         for seq in seqs:
             # In this order: `settle` forgets the point first, so a payload which is not seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -73,6 +74,22 @@ class LogReader:
         """Call `tell` with how far the log goes now. Raises StoreUnavailableError."""
         last = self.head()
         tell(Seen(last, last + 1))
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[sa.Connection]:
+        """A connection that sees the tables as they are at its first statement.
+
+        Raises StoreUnavailableError.
+        """
+        level = "SERIALIZABLE" if self._engine.dialect.name == "sqlite" else "REPEATABLE READ"
+        with self.reading() as connection:
+            connection.execution_options(isolation_level=level)
+            with connection.begin():
+                yield connection
+
+    def confine(self, partitions: frozenset[int]) -> None:
+        """Read these partitions from now on."""
+        self._partitions = partitions
 
     def list_collections(self) -> list[CollectionRecord]:
         """All collections, by name."""

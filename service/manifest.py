@@ -72,11 +72,15 @@ class Manifest:
         listed = [file for entry in self.segments for file in (entry.segment, entry.points)]
         return listed if self.marks is None else [*listed, self.marks]
 
-    def write(self, directory: Path) -> None:
-        """Publish: on return this is the manifest of the directory, durably. Raises OSError."""
+    def dump(self) -> bytes:
+        """The manifest as it is written."""
         body = orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS)
         head = f"closeby manifest {VERSION}\n{xxhash.xxh3_64_hexdigest(body)} {len(body)}\n"
-        write_atomically(directory / MANIFEST_NAME, head.encode() + body)
+        return head.encode() + body
+
+    def write(self, directory: Path) -> None:
+        """Publish: on return this is the manifest of the directory, durably. Raises OSError."""
+        write_atomically(directory / MANIFEST_NAME, self.dump())
 
     @classmethod
     def read(cls, directory: Path) -> Manifest | None:
@@ -89,10 +93,11 @@ class Manifest:
             data = path.read_bytes()
         except FileNotFoundError:
             return None
-        return cls._parse(str(path), data)
+        return cls.parse(str(path), data)
 
     @classmethod
-    def _parse(cls, path: str, data: bytes) -> Manifest:
+    def parse(cls, path: str, data: bytes) -> Manifest:
+        """The manifest that `dump` made; errors name `path` and are those of `read`."""
         first = _FIRST.match(data)
         if first is None:
             raise CorruptFileError(f"this is no manifest; {MENDING}", path=path)

@@ -53,6 +53,7 @@ PROBLEMS: dict[str, Problem] = {
     "too_many_requests": Problem(429, "Too much work is waiting"),
     "internal_error": Problem(500, "Internal error"),
     "not_ready": Problem(503, "Not ready yet"),
+    "shard_unavailable": Problem(503, "A shard of the cluster does not answer"),
     "store_unavailable": Problem(503, "The durable store is unavailable"),
 }
 

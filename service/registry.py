@@ -59,8 +59,7 @@ class Registry:
             return
         for record in store.list_collections():
             if record.name.startswith(HIDDEN):
-                # A restore that did not come to its end.
-                store.delete_collection(record.id)
+                self._discard(record)
             else:
                 self._shards[record.name] = self._shard(record)
         if sealing is not None:
@@ -223,6 +222,10 @@ class Registry:
             except (ClosebyError, OSError) as error:
                 # Nothing is lost: the next start replays it.
                 log.warning("seal_failed", collection=shard.record.name, error=str(error))
+
+    def _discard(self, record: CollectionRecord) -> None:
+        """A restore did not come to its end."""
+        self._store.delete_collection(record.id)
 
     def _forget(self, shard: Shard) -> None:
         """Remove what a shard has on disk beside the store."""

@@ -3,6 +3,8 @@
     collections   id | name (unique) | config (JSON) | created_at
     log           seq | collection | point | op | features | source | payload | partition
     head          the next free number of each counter: `log` (seq) and `collection`
+    manifests     what a shard of a cluster has sealed: collection | shard | owner | number | body
+    placement     one row: which shard holds which partitions, and the epoch of that
     discarded     collections which were deleted and whose log rows are still being removed
     jobs          work which outlives its request; see `job_store`
     cleared       up to which seq superfluous rows of a collection may have been removed
@@ -31,8 +33,10 @@ __all__ = [
     "head",
     "jobs_table",
     "log_table",
+    "manifests",
     "next_seq",
     "open_engine",
+    "placement",
     "prepare",
     "seq_type",
     "take",
@@ -121,6 +125,24 @@ jobs_table = sa.Table(
 def next_seq(connection: sa.Connection) -> int:
     """The seq of the row that will be written next: all rows before it are committed."""
     return int(connection.execute(sa.select(head.c.next).where(head.c.name == "log")).scalar_one())
+
+
+manifests = sa.Table(
+    "manifests",
+    _metadata,
+    sa.Column("collection", seq_type, primary_key=True, autoincrement=False),
+    sa.Column("shard", sa.Text, primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.LargeBinary),
+)
+placement = sa.Table(
+    "placement",
+    _metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+)
 
 
 def take(connection: sa.Connection, name: str, count: int) -> int:

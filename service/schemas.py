@@ -309,6 +309,9 @@ class _Options(_Model):
     threshold: float | None = Field(None, description="Least similarity of a hit.")
     target_recall: float | None = Field(None, gt=0, le=1, description="Takes effect at once.")
     with_payload: bool = True
+    strict: bool = Field(
+        False, description="503 rather than an answer that misses a shard of the cluster."
+    )
 
 
 class QueryBody(_Options):
@@ -343,11 +346,20 @@ class HitsBody(_Model):
     hits: list[HitBody]
 
 
+class ShardsBody(_Model):
+    """How many shards of a cluster answered, and how many there are."""
+
+    answered: int
+    total: int
+
+
 class QueryAnswer(HitsBody):
     """Hits, best first; `recall_estimate` is null where the engine cannot say."""
 
     recall_estimate: float | None
     took_ms: float
+    partial: bool = Field(False, description="Whether a shard is missing; of a cluster alone.")
+    shards: ShardsBody | None = Field(None, description="Of a cluster alone.")
 
 
 class QueryBatchAnswer(_Model):
@@ -356,6 +368,8 @@ class QueryBatchAnswer(_Model):
     results: list[HitsBody]
     recall_estimate: float | None
     took_ms: float
+    partial: bool = Field(False, description="Whether a shard is missing; of a cluster alone.")
+    shards: ShardsBody | None = Field(None, description="Of a cluster alone.")
 
 
 class SnapshotAnswer(_Model):

@@ -196,10 +196,15 @@ class SealedFiles:
             tuple(segments),
             self.entry(marks_path) if marks_path is not None else None,
         )
-        after.write(self.directory)
+        self._commit(before, after)
         self._manifest = after
         kept = {file.name for file in after.files()}
         remove(self.directory / f.name for f in before.files() if f.name not in kept)
+
+    def _commit(self, before: Manifest, after: Manifest) -> None:
+        """The moment from which `after` counts."""
+        del before
+        after.write(self.directory)
 
     def may_list(self, paths: Sequence[Path]) -> bool:
         """Whether the manifest on disk lists any of `paths`, as far as it can be told.

@@ -47,13 +47,14 @@ class Sealing:
 
     `segment_points`: points of a mutable segment. `verify`: compare all checksums at start.
     `on_frozen` is called when a segment waits for `Shard.seal`; None where nobody seals for us,
-    and then writers never wait for it.
+    and then writers never wait for it. `files` opens a directory for a collection.
     """
 
     directory: Path
     segment_points: int = SEGMENT_POINTS
     verify: bool = True
     on_frozen: Callable[[], None] | None = None
+    files: Callable[[Path, int], SealedFiles] = SealedFiles
 
 
 class SegmentLike(Protocol):
@@ -152,7 +153,7 @@ class Sealer:
         self._contents = contents
         self._lock = lock
         self._sealing = sealing
-        self._files = SealedFiles(sealing.directory, record.id)
+        self._files = sealing.files(sealing.directory, record.id)
         self._open: dict[str, OpenSegment] = {}
         self._fault: str | None = None
         self._closed = False

@@ -22,7 +22,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +39,7 @@ from .engines import make_engine, renew
 from .errors import NotReadyError
 from .hits import Answer, Hit, Search, hits_of
 from .inputs import Inputs, Point, PointBatch
+from .live import Versions
 from .log_reader import Seen
 from .log_rows import CollectionRecord, Durability, Entry, Op, point_id, point_key
 from .sealing import Sealer, Sealing, SealingEngine
@@ -49,6 +50,9 @@ __all__ = ["Answer", "Hit", "Point", "PointBatch", "Sealing", "Search", "Shard"]
 
 REPLAY_CHUNK = 10_000
 """Log rows read, decoded and added at a time when a shard is loaded."""
+
+DROPPED_CHUNK = 10_000
+"""Points that are looked at for whether they still belong here, while writes wait."""
 
 log = structlog.get_logger(__name__)
 
@@ -333,6 +337,35 @@ class Shard:
 
     # --- what other processes write ------------------------------------------------------------
 
+    def drop(self, belongs: Callable[[str], bool]) -> int:
+        """Forget the points whose key does not belong here any more; how many there were."""
+        contents = self._contents
+        with self._applying.lock:
+            seqs = contents.live.all_seqs()
+        count = 0
+        for start in range(0, len(seqs), DROPPED_CHUNK):
+            part = seqs[start : start + DROPPED_CHUNK].tolist()
+            with self._applying.lock:
+                gone = {
+                    point: seq
+                    for seq, (point, _) in contents.live.versions(part).items()
+                    if point is not None and not belongs(point_key(point))
+                }
+                # A version may have been replaced since it was listed.
+                current = contents.live.seqs(gone)
+                contents.drop(current)
+            count += len(current)
+        return count
+
+    def live_seqs(self, ids: Iterable[int | str]) -> dict[int | str, int]:
+        """The seqs of those of `ids` that exist."""
+        self._check_ready()
+        return self._contents.live.seqs(dict.fromkeys(ids))
+
+    def versions(self, seqs: Iterable[int]) -> Versions:
+        """For each seq its point and whether it has a payload; see `LivePoints.versions`."""
+        return self._contents.live.versions(seqs)
+
     def catch_up(self) -> None:
         """Return once every row that is committed now, by whatever process, is found by queries.
 
@@ -443,7 +476,13 @@ class Shard:
         features = self._inputs.features(inputs, contents.engine)
         seqs, scores = _search(contents, features, wanted)
         recall = contents.engine.recall_estimate(wanted.target_recall)
-        hits = hits_of(seqs, scores, contents.live, self._store, with_payload=wanted.with_payload)
+        hits = hits_of(
+            seqs,
+            scores,
+            contents.live.versions,
+            self._store,
+            with_payload=wanted.with_payload,
+        )
         return Answer(hits, recall)
 
     @property

@@ -45,7 +45,7 @@ PLURALS = {"text": "texts", "sequence": "sequences", "set": "sets", "vector": "v
 DURABILITIES = {durability.name.lower(): durability for durability in reversed(Durability)}
 MAX_INT_ID = 2**63 - 1
 _UPSERT_OPTIONS = ("durability", "on_duplicate", "threshold")
-_QUERY_OPTIONS = ("limit", "threshold", "target_recall", "with_payload", "filter")
+_QUERY_OPTIONS = ("limit", "threshold", "target_recall", "with_payload", "filter", "strict")
 _NUMBERS = {int, float}
 
 
@@ -252,6 +252,10 @@ def dump_answer(answer: Answer, took_ms: float, *, single: bool) -> bytes:
         body = {"results": [{"hits": _hits(hits)} for hits in answer.hits]}
     body["recall_estimate"] = answer.recall_estimate
     body["took_ms"] = round(took_ms, 3)
+    if answer.shards is not None:
+        answered, total = answer.shards
+        body["partial"] = answered < total
+        body["shards"] = {"answered": answered, "total": total}
     return orjson.dumps(body)
 
 
@@ -435,11 +439,8 @@ def _search(found: dict[str, Any], metric: str, settings: Settings) -> Search:
         raise ValidationError.of(
             "limit", f"must be from 1 to {settings.max_limit}, not {limit}", settings.max_limit
         )
-    with_payload = found.get("with_payload", True)
-    if type(with_payload) is not bool:
-        raise ValidationError.of(
-            "with_payload", f"must be true or false, not {_kind(with_payload)}"
-        )
+    with_payload = _flag(found, "with_payload", True)
+    strict = _flag(found, "strict", False)
     least = {"jaccard": 0.0, "cosine": -1.0}.get(metric, -math.inf)
     most = math.inf if metric == "ip" else 1.0
     target = _number(found.get("target_recall"), "target_recall", 0.0, 1.0)
@@ -450,7 +451,15 @@ def _search(found: dict[str, Any], metric: str, settings: Settings) -> Search:
         threshold=_number(found.get("threshold"), "threshold", least, most),
         target_recall=target,
         with_payload=with_payload,
+        strict=strict,
     )
+
+
+def _flag(found: dict[str, Any], path: str, default: bool) -> bool:
+    value = found.get(path, default)
+    if type(value) is not bool:
+        raise ValidationError.of(path, f"must be true or false, not {_kind(value)}")
+    return value
 
 
 def _number(value: Any, path: str, least: float, most: float) -> float | None:

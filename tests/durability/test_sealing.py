@@ -107,7 +107,7 @@ def test_files_that_no_manifest_lists_are_removed(
 def test_every_altered_byte_of_the_manifest_is_noticed(sealed: Shard, tmp_path: Path) -> None:
     path = tmp_path / "1" / "MANIFEST"
     content = path.read_bytes()
-    assert Manifest._parse(str(path), content) == Manifest.read(tmp_path / "1")
+    assert Manifest.parse(str(path), content) == Manifest.read(tmp_path / "1")
     altered = [
         content[:at] + bytes([content[at] ^ flip]) + content[at + 1 :]
         for at in range(len(content))
@@ -115,7 +115,7 @@ def test_every_altered_byte_of_the_manifest_is_noticed(sealed: Shard, tmp_path: 
     ]
     for damaged in (*altered, *(content[:size] for size in range(len(content))), content + b" "):
         with pytest.raises(CorruptFileError, match="MANIFEST"):
-            Manifest._parse(str(path), damaged)
+            Manifest.parse(str(path), damaged)
 
 
 def test_damaged_files_are_named_and_never_searched(

@@ -1,0 +1,327 @@
+"""A collection as the ingress of a cluster sees it: writes go to the log, queries to all shards."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import sqlalchemy as sa
+from closeby.index import merge_topk
+from closeby.service.encoding import Features, encode_rows
+from closeby.service.errors import NotReadyError, ShardUnavailableError
+from closeby.service.hits import Answer, Search, hits_of
+from closeby.service.inputs import Point, PointBatch
+from closeby.service.live import Versions
+from closeby.service.log_reader import Seen
+from closeby.service.log_rows import CollectionRecord, Durability, Entry, Op, StoredPoint, point_key
+from closeby.service.partitions import partition_of
+from closeby.service.schema import log_table
+from closeby.service.shard import Shard
+from closeby.service.snapshots import Points
+from closeby.service.store import Also, Store
+
+from .fanout import Fanout
+from .host import Alive, Described, Found
+from .placement import Placement
+
+__all__ = ["ClusterCollection", "ClusterState"]
+
+PLACEMENT_TRIES = 5
+"""How often shards are asked when they know a newer placement each time."""
+
+Shards = dict[str, frozenset[int]]
+A = TypeVar("A", Found, Alive, Described)
+
+
+class ClusterState:
+    """What all collections of an ingress share. `deadline`: seconds that shards are given."""
+
+    def __init__(
+        self,
+        fanout: Fanout,
+        placement: Placement,
+        refresh: Callable[[], Placement],
+        deadline: float,
+    ) -> None:
+        self.fanout = fanout
+        self.placement = placement
+        self.deadline = deadline
+        self._refresh = refresh
+
+    def refresh(self) -> Placement:
+        """The placement, read anew. Raises StoreUnavailableError."""
+        self.placement = self._refresh()
+        return self.placement
+
+
+class ClusterCollection(Shard):
+    """In the place of a `Shard`, whose featuriser and checks it uses; it holds no points itself.
+
+    A write is acknowledged when the log has it, whether its shard is there or not. A query tells
+    the shards how far they must have come, so what was written through this ingress is found.
+    What a method here does not do for the whole cluster raises NotReadyError.
+    """
+
+    def __init__(
+        self, store: Store, record: CollectionRecord, state: ClusterState, max_set_elements: int
+    ) -> None:
+        super().__init__(store, record, max_set_elements=max_set_elements)
+        self._state = state
+        self._written_lock = threading.Lock()
+        self._written = 0
+        self.count = 0
+        """Points, when the shards were asked last."""
+
+    # --- state ---------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def ready(self) -> bool:
+        """A cluster takes writes always, and answers with the shards that are there."""
+        return True
+
+    @property
+    def fault(self) -> str | None:
+        """Faults are those of single shards."""
+        return None
+
+    def load(self, stop: threading.Event | None = None) -> None:
+        """Nothing is to be loaded: the shards do it."""
+
+    def seen(self, head: Seen) -> None:
+        """Nothing: the shards follow the log."""
+
+    def apply_seen(self) -> None:
+        """Nothing: the shards follow the log."""
+
+    def catch_up(self) -> None:
+        """Nothing: the shards follow the log."""
+
+    def describe(self) -> dict[str, Any]:
+        """Count, and what the engine of each shard says of itself; of those that answer."""
+
+        def ask(shards: Shards) -> dict[str, Described]:
+            asked = (self.record.id, self._written)
+            return self._ask(dict.fromkeys(shards, asked), "describe")
+
+        shards, answers = self._as_placed(ask)
+        found = {name: answers[name].facts for name in sorted(answers)}
+        self.count = sum(one["count"] for one in found.values())
+        return {
+            "count": self.count,
+            "index_stats": {
+                "shards": {name: one["index_stats"] for name, one in found.items()},
+                "shards_answered": len(found),
+                "shards_total": len(shards),
+            },
+        }
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def upsert(
+        self,
+        batch: PointBatch,
+        durability: Durability = Durability.FSYNC,
+        also: Also | None = None,
+    ) -> int:
+        """See `Shard.upsert`; visible to the next query through this ingress."""
+        if len(batch.ids) == 0:
+            return 0
+        entries, _, _ = self._inputs.entries(batch, self._contents.engine)
+        self._append(entries, durability, also)
+        return len(entries)
+
+    def put_rows(self, entries: Sequence[Entry], durability: Durability) -> None:
+        """See `Shard.put_rows`."""
+        self._inputs.decoded(entries, self._contents.engine)
+        self._append(entries, durability)
+
+    def delete(self, ids: Sequence[int | str], durability: Durability = Durability.FSYNC) -> int:
+        """See `Shard.delete`; of a shard that does not answer all `ids` are deleted, uncounted."""
+        by_shard, known = self._live_seqs(list(dict.fromkeys(ids)))
+        gone: list[int | str] = []
+        count = 0
+        for shard, mine in by_shard.items():
+            alive = known[shard].seqs if shard in known else None
+            there = mine if alive is None else [point for point in mine if point in alive]
+            count += 0 if alive is None else len(there)
+            gone += there
+        if gone:
+            self._append([Entry(point_key(point), Op.DELETE) for point in gone], durability)
+        return count
+
+    def _append(
+        self, entries: Sequence[Entry], durability: Durability, also: Also | None = None
+    ) -> None:
+        # Always on PostgreSQL's disk: a shard may have read what PostgreSQL would lose.
+        future = self._store.append(self.record.id, entries, self._note, durable=True, also=also)
+        if durability != Durability.NONE:
+            self._note(future.result() + len(entries) - 1)
+
+    def _note(self, seq: int, _own_since: int = 0) -> None:
+        with self._written_lock:
+            self._written = max(self._written, seq)
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def get(self, ids: Sequence[int | str]) -> tuple[list[Point], list[int | str]]:
+        """See `Shard.get`. Raises ShardUnavailableError if a shard that may have one is missing."""
+        wanted = list(dict.fromkeys(ids))
+        by_shard, known = self._live_seqs(wanted)
+        if missing := by_shard.keys() - known.keys():
+            raise _unavailable(missing)
+        seqs = {point: seq for alive in known.values() for point, seq in alive.seqs.items()}
+        rows = self._store.get(list(seqs.values()))
+        found: list[Point] = []
+        absent: list[int | str] = []
+        for point in wanted:
+            row = rows.get(seqs.get(point, -1))
+            if row is None:
+                absent.append(point)
+            else:
+                value = self._inputs.value(row.features, row.source)
+                found.append(Point(point, value, row.payload))
+        return found, absent
+
+    def unknown(self, ids: Sequence[int | str]) -> list[int | str]:
+        """See `Shard.unknown`; raises as `get`."""
+        by_shard, known = self._live_seqs(list(dict.fromkeys(ids)))
+        if missing := by_shard.keys() - known.keys():
+            raise _unavailable(missing)
+        found = {point for alive in known.values() for point in alive.seqs}
+        return [point for point in ids if point not in found]
+
+    def search(self, inputs: Sequence[Any] | np.ndarray[Any, Any], wanted: Search) -> Answer:
+        """See `Shard.search`. Raises ShardUnavailableError if none answers, or one if strict."""
+        features = self._inputs.features(inputs, self._contents.engine)
+        rows = encode_rows(features)
+
+        def ask(shards: Shards) -> dict[str, Found]:
+            asked = (self.record.id, rows, wanted, self._written)
+            return self._ask(dict.fromkeys(shards, asked), "search")
+
+        shards, found = self._as_placed(ask)
+        if not found or (wanted.strict and len(found) < len(shards)):
+            raise _unavailable(shards.keys() - found.keys())
+        return self._merged([found[name] for name in sorted(found)], wanted, len(shards))
+
+    def _merged(self, parts: list[Found], wanted: Search, total: int) -> Answer:
+        versions: Versions = {}
+        for part in parts:
+            versions |= part.versions
+        seqs, scores = merge_topk(_disjoint(parts), wanted.limit)
+
+        def versions_of(asked: set[int]) -> Versions:
+            return {seq: versions[seq] for seq in asked}
+
+        hits = hits_of(seqs, scores, versions_of, self._store, with_payload=wanted.with_payload)
+        known = [part.recall_estimate for part in parts if part.recall_estimate is not None]
+        recall = min(known) if len(known) == len(parts) else None
+        return Answer(hits, recall, (len(parts), total))
+
+    @contextlib.contextmanager
+    def points_now(self) -> Iterator[Points]:
+        """See `Shard.points_now`: read from the log alone, in one transaction."""
+        with self._store.snapshot() as connection:
+            latest = (
+                sa.select(sa.func.max(log_table.c.seq))
+                .where(log_table.c.collection == self.record.id)
+                .group_by(log_table.c.point)
+            )
+            live = sa.select(log_table.c.seq).where(
+                log_table.c.seq.in_(latest), log_table.c.op == Op.PUT
+            )
+            count = connection.execute(sa.select(sa.func.count()).select_from(live.subquery()))
+            rows = connection.execution_options(yield_per=500).execute(
+                sa.select(*(log_table.c[name] for name in StoredPoint._fields))
+                .where(log_table.c.seq.in_(live))
+                .order_by(log_table.c.seq)
+            )
+            yield Points(int(count.scalar_one()), (StoredPoint(*row) for row in rows))
+
+    # --- shards --------------------------------------------------------------------------------
+
+    def _live_seqs(
+        self, ids: Sequence[int | str]
+    ) -> tuple[dict[str, list[int | str]], dict[str, Alive]]:
+        """`ids` by the shard that has them, and of each that answers which of them exist."""
+        by_shard: dict[str, list[int | str]] = {}
+
+        def ask(shards: Shards) -> dict[str, Alive]:
+            owner = {partition: shard for shard, held in shards.items() for partition in held}
+            by_shard.clear()
+            for point in ids:
+                by_shard.setdefault(owner[partition_of(point_key(point))], []).append(point)
+            asked = {
+                shard: (self.record.id, mine, self._written) for shard, mine in by_shard.items()
+            }
+            return self._ask(asked, "live_seqs")
+
+        _, known = self._as_placed(ask)
+        return by_shard, known
+
+    def _as_placed(self, ask: Callable[[Shards], dict[str, A]]) -> tuple[Shards, dict[str, A]]:
+        """The shards and what `ask` gives of them, by a placement that none of them is ahead of.
+
+        Who is ahead may have given away what a shard has that was not asked.
+        """
+        for _ in range(PLACEMENT_TRIES):
+            placement = self._state.placement
+            answers = ask(placement.shards)
+            if all(answer.epoch <= placement.epoch for answer in answers.values()):
+                return placement.shards, answers
+            self._state.refresh()
+        raise ShardUnavailableError("the placement changes too quickly", retry_after=1)
+
+    def _ask(self, asked: dict[str, tuple[Any, ...]], method: str) -> dict[str, Any]:
+        return self._state.fanout.ask_each(asked, method, deadline=self._state.deadline)
+
+    # --- what a cluster does not do --------------------------------------------------------------
+
+    def change_plan(self, config: dict[str, Any]) -> None:
+        """Raises NotReadyError: shards do not follow changes of the configuration."""
+        del config
+        self._check_ready()
+
+    def recall_estimate(self, target_recall: float | None = None) -> float:
+        """Raises NotReadyError: shards tell theirs with an answer."""
+        self._check_ready()
+        return super().recall_estimate(target_recall)
+
+    def search_features(self, features: Features, wanted: Search) -> tuple[Any, Any]:
+        """Raises NotReadyError; see `search`."""
+        self._check_ready()
+        return super().search_features(features, wanted)
+
+    def _check_ready(self) -> None:
+        raise NotReadyError("a cluster does not do this")
+
+
+def _disjoint(parts: list[Found]) -> list[tuple[Any, Any]]:
+    """Seqs and scores of each part, without seqs of an earlier one.
+
+    While a partition moves, two shards hold it. The best of both together are among the best of
+    each, so leaving out repeats loses nothing.
+    """
+    pairs = [(part.seqs, part.scores) for part in parts]
+    for index in range(1, len(pairs)):
+        seqs, scores = pairs[index]
+        for query in range(len(seqs)):
+            earlier = np.concatenate([before[0][query] for before in pairs[:index]])
+            again = np.isin(seqs[query], earlier) & (seqs[query] >= 0)
+            if again.any():
+                kept_seqs, kept_scores = seqs.copy(), scores.copy()
+                kept_seqs[query][again], kept_scores[query][again] = -1, np.nan
+                seqs, scores = kept_seqs, kept_scores
+        pairs[index] = (seqs, scores)
+    return cast(list[tuple[Any, Any]], pairs)
+
+
+def _unavailable(missing: Any) -> ShardUnavailableError:
+    names = ", ".join(sorted(missing)) or "a shard"
+    return ShardUnavailableError(f"{names} did not answer in time", retry_after=1)

@@ -1,0 +1,219 @@
+"""A cluster on two Ray nodes of this machine, over a real PostgreSQL, by HTTP and the client."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from closeby.client import Client, ClosebyClientError, Collection
+
+pytestmark = [
+    pytest.mark.cluster,
+    # Of Ray's own, at import and at shutdown.
+    pytest.mark.filterwarnings("default"),
+]
+
+START_SECONDS = 180
+WHOLE_SECONDS = 30
+DEADLINE = 1.0
+OBJECT_STORE = 100 << 20
+
+
+@dataclass
+class Running:
+    """The head has the ingress and the first shard, `node` the second one, and no CPU is free."""
+
+    nodes: Any
+    node: Any
+    client: Client
+    url: str
+
+    def add_node(self) -> None:
+        self.node = self.nodes.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def running(
+    new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_SERVE_LOG_TO_STDERR", "0")
+        import ray
+        from closeby.service.cluster import serving
+        from closeby.service.cluster.options import ClusterOptions
+        from ray import serve
+        from ray.cluster_utils import Cluster
+
+        folder = tmp_path_factory.mktemp("cluster")
+        options = ClusterOptions(
+            store=new_database(),
+            segments=f"file://{folder}/objects",
+            cache=folder / "cache",
+            segment_points=256,
+            shard_deadline=DEADLINE,
+        )
+        nodes = Cluster(
+            initialize_head=True,
+            head_node_args={
+                "num_cpus": 2,
+                "object_store_memory": OBJECT_STORE,
+                "include_dashboard": False,
+            },
+        )
+        try:
+            ray.init(address=nodes.address, log_to_driver=False)
+            port = free_port()
+            placement = serving.up(options, {}, host="127.0.0.1", port=port)
+            assert list(placement.shards) == ["closeby-shard-0"]
+            url = f"http://127.0.0.1:{port}"
+            with Client(url, timeout=60) as client:
+                made = Running(nodes, None, client, url)
+                made.add_node()
+                points = client.create_collection(
+                    "before", metric="jaccard", features={"kind": "ids"}, index="flat"
+                )
+                points.upsert(ids=list(range(500)), sets=[[i, i + 1, i + 2] for i in range(500)])
+                assert serving.add_shard(options) == "closeby-shard-1"
+                yield made
+        finally:
+            serve.shutdown()
+            ray.shutdown()
+            nodes.shutdown()
+
+
+def query(url: str, body: dict[str, Any]) -> httpx.Response:
+    return httpx.post(f"{url}/v1/collections/load/query", json=body, timeout=60)
+
+
+def eventually(true: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> float:
+    start = time.monotonic()
+    while not true():
+        assert time.monotonic() - start < seconds, f"not in {seconds} s: {what}"
+        time.sleep(0.1)
+    return time.monotonic() - start
+
+
+def texts(count: int) -> list[str]:
+    words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
+    picked = itertools.islice(itertools.product(words, repeat=4), 0, count * 3, 3)
+    return [" ".join(row) for row in picked]
+
+
+def history(collection: Collection) -> None:
+    """The same for a cluster and for one process."""
+    given = texts(700)
+    payloads = [{"n": i} if i % 2 else None for i in range(700)]
+    for start in range(0, 700, 100):
+        part = slice(start, start + 100)
+        collection.upsert(ids=list(range(700))[part], texts=given[part], payloads=payloads[part])
+    collection.upsert(ids=["7", "8", "9"], texts=given[:3])
+    collection.upsert(ids=list(range(0, 700, 5)), texts=given[::-5])
+    collection.delete(ids=list(range(0, 700, 9)))
+
+
+def test_what_was_there_before_the_second_shard_came_is_found(running: Running) -> None:
+    points = running.client.collection("before")
+    assert points.info().count == 500
+    found = points.query_batch(sets=[[i, i + 1, i + 2] for i in range(500)], limit=1)
+    assert [result.hits[0].id for result in found] == list(range(500))
+    stats = points.info().index_stats["shards"]
+    assert min(one["points"] for one in stats.values()) > 150
+    assert len(stats) == 2
+
+
+def test_a_cluster_answers_the_client_as_one_process_does(running: Running, server: Any) -> None:
+    asked: dict[str, Any] = {"texts": texts(100), "limit": 20}
+    answers = []
+    with Client(server.url) as one:
+        for client in (one, running.client):
+            collection = client.create_collection(
+                "same",
+                metric="jaccard",
+                features={"kind": "shingles", "unit": "word", "n": 1},
+                index="flat",
+            )
+            history(collection)
+            found = collection.query_batch(**asked)
+            hits = [[(hit.id, hit.score, hit.payload) for hit in result.hits] for result in found]
+            points = collection.get(ids=list(range(100)))
+            shown = [(p.id, p.text, p.payload) for p in points]
+            answers.append((hits, shown, collection.info().count))
+            assert [c.name for c in client.list_collections() if c.name == "same"]
+            client.delete_collection("same")
+    assert answers[0] == answers[1]
+
+
+def test_a_node_dies_under_load_and_nothing_acknowledged_is_lost(running: Running) -> None:
+    client = running.client
+    collection = client.create_collection(
+        "load", metric="jaccard", features={"kind": "ids"}, index="flinng"
+    )
+    stop = threading.Event()
+    acknowledged: list[int] = []
+    answers: list[bool] = []
+    faults: list[str] = []
+
+    def members(point: int) -> list[int]:
+        return list(range(point * 20, point * 20 + 20))
+
+    def write(writer: int) -> None:
+        for i in itertools.count():
+            if stop.is_set():
+                return
+            ids = [(i * 2 + writer) * 10 + j for j in range(10)]
+            try:
+                collection.upsert(ids=ids, sets=[members(point) for point in ids])
+            except ClosebyClientError as error:
+                faults.append(f"upsert: {error}")
+            else:
+                acknowledged.extend(ids)
+
+    def read() -> None:
+        while not stop.is_set():
+            answer = query(running.url, {"set": members(0), "limit": 1})
+            if answer.status_code == 200:
+                answers.append(answer.json()["partial"])
+            else:
+                faults.append(f"query: {answer.text}")
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(2)]
+    threads.append(threading.Thread(target=read))
+    for thread in threads:
+        thread.start()
+    eventually(lambda: len(acknowledged) > 1000 and len(answers) > 20, "load")
+
+    killed = time.monotonic()
+    running.nodes.remove_node(running.node, allow_graceful=False)
+    before = len(acknowledged)
+    eventually(lambda: any(answers), "an answer is partial")
+    strict = {"set": [1], "strict": True}
+    refused = query(running.url, strict)
+    assert (refused.status_code, refused.json()["code"]) == (503, "shard_unavailable")
+    running.add_node()
+    eventually(lambda: query(running.url, strict).status_code == 200, "all shards answer")
+    seconds = time.monotonic() - killed
+    stop.set()
+    for thread in threads:
+        thread.join(60)
+
+    assert not faults, faults[:5]
+    assert len(acknowledged) > before, "writes stopped while a shard was away"
+    assert seconds < WHOLE_SECONDS
+    for start in range(0, len(acknowledged), 1000):
+        ids = acknowledged[start : start + 1000]
+        assert [point.id for point in collection.get(ids=ids)] == ids
+        found = collection.query_batch(sets=[members(point) for point in ids], limit=1)
+        assert [(r.hits[0].id, r.hits[0].score) for r in found] == [(point, 1.0) for point in ids]
