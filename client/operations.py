@@ -454,6 +454,8 @@ class CollectionOperations(OptimizeOperations[J]):
         format: str | None = None,  # noqa: A002
         columns: Mapping[str, Any] | None = None,
         on_error: Literal["skip", "stop"] = "skip",
+        on_duplicate: Literal["keep", "link", "skip", "reject"] | None = None,
+        threshold: float | None = None,
         id_prefix: str | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> Flow[J]:
@@ -463,7 +465,9 @@ class CollectionOperations(OptimizeOperations[J]):
         ``on_server`` it is one of the server's, under its ``import_roots``. ``format`` is found by
         name and content unless given; ``columns`` are options of it (``{"column": "body"}``).
         A row that cannot be a point is left out and counted, or ends the job
-        (``on_error="stop"``). ``id_prefix`` is put before each id.
+        (``on_error="stop"``). ``id_prefix`` is put before each id. With
+        ``on_duplicate`` points are tested against all earlier ones: near-duplicates of
+        ``threshold`` similarity at least are kept, linked, skipped, or end the job.
 
         Raises InvalidInputError if the file cannot be read, ValidationError if it is not what it
         says, NotFoundError without the collection, RateLimitedError if too many jobs are waiting.
@@ -472,6 +476,8 @@ class CollectionOperations(OptimizeOperations[J]):
             "format": format,
             "columns": columns,
             "on_error": on_error,
+            "on_duplicate": on_duplicate,
+            "threshold": threshold,
             "id_prefix": id_prefix,
         }
         wanted = {name: value for name, value in options.items() if value is not None}

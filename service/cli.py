@@ -269,6 +269,12 @@ def import_file(
         str | None, typer.Option(help='Options of the format as JSON: \'{"column": "body"}\'.')
     ] = None,
     on_error: Annotated[str, typer.Option(help="A bad row: skip or stop.")] = "skip",
+    on_duplicate: Annotated[
+        str | None, typer.Option(help="Near-duplicates: keep, link, skip or reject.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Least similarity of near-duplicates.")
+    ] = None,
     id_prefix: Annotated[
         str | None, typer.Option(help="Put before each id; keeps rows of several files apart.")
     ] = None,
@@ -301,6 +307,8 @@ def import_file(
         "format": format,
         "columns": columns,
         "on_error": on_error,
+        "on_duplicate": on_duplicate,
+        "threshold": threshold,
         "id_prefix": id_prefix,
     }
     flags = ImportFlags(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ import orjson
 from closeby.index.errors import InvalidInputError
 from closeby.loaders import BadRowError, PointReader, open_points
 from closeby.loaders import PointBatch as FileBatch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .errors import (
     CollectionNotFoundError,
@@ -30,11 +30,12 @@ from .errors import (
 from .import_files import opened_under
 from .inputs import PointBatch
 from .jobs import JobContext, Kind
+from .near_duplicates import Duplicates, OnDuplicate, Policy, upsert_tested
 from .sealed_files import read_manifest
 from .shard import Shard
-from .store import Also, Durability
+from .store import Durability
 
-__all__ = ["IMPORT", "ImportOptions", "opened_source", "run_import"]
+__all__ = ["IMPORT", "IMPORT_TESTED", "ImportOptions", "opened_source", "run_import"]
 
 BATCH_POINTS = 2_000
 LOOK_BATCHES = 8
@@ -62,12 +63,29 @@ class ImportOptions(BaseModel):
     on_error: Literal["skip", "stop"] = Field(
         "skip", description="A row that cannot be a point is left out and counted, or ends the job."
     )
+    on_duplicate: Literal["keep", "link", "skip", "reject"] | None = Field(
+        None, description="What becomes of near-duplicates; default: they are not looked for."
+    )
+    threshold: float | None = Field(
+        None, gt=0, le=1, description="Least similarity of a near-duplicate; with on_duplicate."
+    )
     id_prefix: str | None = Field(
         None,
         max_length=256,
         description="Put before each id, which is then a string: keeps the rows of several files"
         " apart whose ids are numbers of lines.",
     )
+
+    @model_validator(mode="after")
+    def _both(self) -> ImportOptions:
+        if (self.on_duplicate is None) != (self.threshold is None):
+            raise ValueError("on_duplicate and threshold belong together")
+        return self
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of job that does it: near-duplicates are found where the index is."""
+        return IMPORT if self.on_duplicate is None else IMPORT_TESTED
 
 
 @dataclass(slots=True)
@@ -77,6 +95,7 @@ class _Tally:
     next_row: int = 1
     stored: int = 0
     bad: int = 0
+    duplicates: int = 0
 
 
 def run_import(context: JobContext) -> dict[str, Any]:
@@ -153,9 +172,7 @@ class _Import:
             [batch.values[row] for row in rows],
             [_payload(batch.payloads[row]) for row in rows],
         )
-        self._tally.stored += len(rows)
-        also = self._context.checkpoint_with(asdict(self._tally))
-        self._insist(points, also)
+        self._insist(points)
 
     def _await_sealing(self) -> None:
         """Pause, in a worker, while what the server has not sealed is much.
@@ -176,23 +193,49 @@ class _Import:
                 return
             self._context.wait(PAUSE_SECONDS)
 
-    def _insist(self, points: PointBatch, also: Also) -> None:
+    def _insist(self, points: PointBatch) -> None:
         for _ in range(TRIES - 1):
             try:
-                self._write(points, also)
+                self._write(points)
                 return
             except (TooManyRequestsError, StoreUnavailableError) as error:
                 # Nothing of it was kept. Here rather than from the checkpoint: the file would
                 # have to be gone through again.
                 self._context.wait(error.retry_after or 1.0)
-        self._write(points, also)
+        self._write(points)
 
-    def _write(self, points: PointBatch, also: Also) -> None:
+    def _write(self, points: PointBatch) -> None:
+        if self._options.on_duplicate is not None:
+            self._write_tested(points, self._options.on_duplicate)
+            return
+        tally = replace(self._tally, stored=self._tally.stored + len(points.ids))
+        also = self._context.checkpoint_with(asdict(tally))
         if self._context.in_server:
             # Rows and checkpoint are on disk together or not at all: no need to wait for it.
             self._shard.upsert(points, Durability.INDEXED, also)
         else:
             self._shard.append(points, also)
+        self._tally = tally
+
+    def _write_tested(self, points: PointBatch, policy: Policy) -> None:
+        def counted(done: Duplicates) -> _Tally:
+            tally = self._tally
+            return replace(
+                tally,
+                stored=tally.stored + done.stored,
+                duplicates=tally.duplicates + len(done.found),
+            )
+
+        assert self._options.threshold is not None
+        done = upsert_tested(
+            self._shard,
+            points,
+            OnDuplicate(policy, self._options.threshold),
+            Durability.INDEXED,
+            lambda done: self._context.checkpoint_with(asdict(counted(done))),
+        )
+        # Where all were left out nothing was committed: a resume would leave them out again.
+        self._tally = counted(done)
 
     def tell(self) -> None:
         """Report progress. Raises what `JobContext.progress` raises."""
@@ -206,17 +249,19 @@ class _Import:
             self._tally.stored,
             fraction=fraction,
             bad=self._bad,
+            duplicates=self._tally.duplicates,
             bytes_read=self._reader.bytes_read,
             bytes_total=total,
         )
 
     def counts(self) -> dict[str, Any]:
         """The job's result."""
+        tested = self._options.on_duplicate is not None
         return {
             "points": self._tally.stored,
             "bad": self._bad,
             "format": self._reader.format.name,
-        }
+        } | ({"duplicates": self._tally.duplicates} if tested else {})
 
     @property
     def _bad(self) -> int:
@@ -281,3 +326,4 @@ def _payload(payload: dict[str, Any] | None) -> bytes | None:
 
 
 IMPORT = Kind("import", "anywhere", run_import)
+IMPORT_TESTED = Kind("import_tested", "server", run_import)

@@ -12,6 +12,7 @@ at once the second is found to be a duplicate.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -69,9 +70,9 @@ def upsert_tested(
     batch: PointBatch,
     wanted: OnDuplicate,
     durability: Durability,
-    also: Also | None = None,
+    also: Callable[[Duplicates], Also] | None = None,
 ) -> Duplicates:
-    """Store points, each tested first.
+    """Store points, each tested first; `also` makes what is done in the same transaction.
 
     Raises NearDuplicateError if one is a duplicate and the policy is to reject, and what
     `Shard.upsert` raises; then nothing was stored.
@@ -88,8 +89,10 @@ def upsert_tested(
         if found and wanted.policy == "reject":
             raise _refusal(batch, found)
         batch = _as_stored(batch, found, wanted.policy)
-        stored = shard.upsert(batch, durability, also) if len(batch.ids) else 0
-    return Duplicates(stored, [found[row] for row in sorted(found)])
+        done = Duplicates(len(batch.ids), [found[row] for row in sorted(found)])
+        if done.stored:
+            shard.upsert(batch, durability, None if also is None else also(done))
+    return done
 
 
 def _find(shard: Shard, batch: PointBatch, wanted: OnDuplicate) -> dict[int, Duplicate]:

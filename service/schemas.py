@@ -405,6 +405,8 @@ class ImportBody(_Model):
     format: str | None = Field(None, max_length=32)
     columns: dict[str, Any] | None = None
     on_error: Literal["skip", "stop"] = "skip"
+    on_duplicate: OnDuplicate | None = None
+    threshold: float | None = Field(None, gt=0, le=1, description="Needed with on_duplicate.")
     id_prefix: str | None = Field(None, max_length=256)
 
 

@@ -22,7 +22,7 @@ from closeby.service.errors import (
     ValidationError,
 )
 from closeby.service.import_files import opened_under, safe_name
-from closeby.service.imports import IMPORT, ImportOptions
+from closeby.service.imports import ImportOptions
 from closeby.service.job_store import Job, new_job_id
 from closeby.service.openapi import describe
 from closeby.service.routes.collections import CollectionName
@@ -115,12 +115,12 @@ def _import_upload(
 ) -> Job:
     _look_into(service.deployment.jobs.folder / job_id / name, options)
     params = {"upload": name, "options": options.model_dump()}
-    return _submit(service, shard, params, job_id)
+    return _submit(service, shard, options, params, job_id)
 
 
 def _import_path(service: Service, shard: Shard, body: bytes) -> Job:
     asked = read_body(body, ImportBody)
-    options = ImportOptions(**asked.model_dump(exclude={"path"}))
+    options = read_model(asked.model_dump(exclude={"path"}), ImportOptions)
     job_id = new_job_id()
     folder = service.deployment.jobs.folder / job_id
     folder.mkdir(parents=True)
@@ -133,16 +133,20 @@ def _import_path(service: Service, shard: Shard, body: bytes) -> Job:
             "file": identity.as_json(),
             "options": options.model_dump(),
         }
-        return _submit(service, shard, params, job_id)
+        return _submit(service, shard, options, params, job_id)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _submit(service: Service, shard: Shard, params: dict[str, Any], job_id: str) -> Job:
+def _submit(
+    service: Service, shard: Shard, options: ImportOptions, params: dict[str, Any], job_id: str
+) -> Job:
+    if options.on_duplicate is not None and shard.metric == "ip":
+        raise ValidationError.of("on_duplicate", "is not for inner products")
     runner = service.deployment.jobs
     job = runner.jobs.submit(
-        IMPORT.name,
+        options.kind.name,
         params,
         collection=shard.record.id,
         collection_name=shard.record.name,

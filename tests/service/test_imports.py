@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import random
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -261,7 +262,12 @@ def test_a_path_under_the_roots(http: httpx.Client, collection: str, roots: Path
         assert answer.json()["errors"][0]["field"] == "path"
         said.add(answer.json()["detail"])
     assert len(said) == 1
-    for wrong in ({"path": 7}, {}, {"path": "urls.txt", "on_error": 3}):
+    for wrong in (
+        {"path": 7},
+        {},
+        {"path": "urls.txt", "on_error": 3},
+        {"path": "urls.txt", "on_duplicate": "skip"},
+    ):
         assert http.post(f"/v1/collections/{collection}/imports", json=wrong).status_code == 422
 
 
@@ -321,3 +327,25 @@ def test_a_cancelled_import_keeps_what_it_stored(tmp_path: Path, serve: Callable
         job = finished(client, answer)
         assert job["state"] == "cancelled"
         assert BATCH_POINTS <= job["progress"]["done"] <= count(client, "c") < 150_000
+
+
+def test_near_duplicates_are_left_out_of_an_import(http: httpx.Client, collection: str) -> None:
+    # Each text and, far behind it, a near copy of it: some in another batch.
+    chance = random.Random(0)
+    fresh = [chance.randbytes(30).hex() for _ in range(1_500)]
+    content = "\n".join([*fresh, *(text + "x" for text in fresh)]).encode()
+    options = {"on_duplicate": "skip", "threshold": "0.85"}
+    job = finished(http, upload(http, collection, "near.txt", content, **options))
+    assert (job["state"], job["kind"]) == ("done", "import_tested")
+    assert job["result"]["points"] == count(http, collection)
+    assert job["result"]["points"] + job["result"]["duplicates"] == 3_000
+    assert job["result"]["duplicates"] >= 1_490
+    again = finished(http, upload(http, collection, "n.txt", content, id_prefix="x", **options))
+    assert again["result"]["points"] == 0
+    rejected = finished(
+        http,
+        upload(http, collection, "n.txt", content, on_duplicate="reject", threshold="0.85"),
+    )
+    assert rejected["error"]["code"] == "near_duplicate"
+    for wrong in ({"on_duplicate": "skip"}, {"threshold": "0.5"}, {"threshold": "2"}):
+        assert upload(http, collection, "n.txt", content, **wrong).status_code == 422
