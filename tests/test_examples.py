@@ -14,6 +14,11 @@ EXPECTED = {
     "near_duplicate_urls.py": [(r"^https?://", 3), (r"^    0\.\d\d  https?://", 6)],
     "related_genes.py": [(r"3144 genes, 9 records", 1), (r"^    0\.\d\d  blaTEM-", 5)],
     "deduplicate.py": [(r"^20,000 URLs, [\d,]+ pairs, [\d,]+ kept$", 1)],
+    "import_and_deduplicate.py": [
+        (r"^[\d,]+ URLs imported, 0 bad lines$", 1),
+        (r"^[\d,]+ pairs, [\d,]+ URLs need not be kept$", 1),
+        (r"^    (0\.9\d|1\.00)  \d+ \d+: keep \d+$", 3),
+    ],
     "library_only.py": [(r"^    0\.\d\d  The committee|^    0\.\d\d  On Tuesday", 4)],
     "dense_vectors.py": [(r"^(19\d|200) of 200 originals found", 1)],
     "recommend.py": [(r"^recall of the true ten: (0\.9|1\.0)", 1), (r"offered item 123 first", 1)],
