@@ -29,6 +29,7 @@ from .server import bodies, serving, small_sets
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 COLLECTION = {"metric": "jaccard", "features": {"kind": "ids"}, "index": "flinng"}
+JSON = {"Content-Type": "application/json"}
 PORT = 18_790
 OBJECT_STORE = 100 << 20
 
@@ -66,7 +67,7 @@ def main() -> int:
 
 def _measure(url: str, sets: list[list[int]], options: argparse.Namespace) -> dict[str, Any]:
     """Ingest, then queries of one client after the other and of several at once."""
-    with httpx.Client(base_url=url, timeout=120) as http:
+    with httpx.Client(base_url=url, timeout=120, headers=JSON) as http:
         http.put("/v1/collections/points", json=COLLECTION).raise_for_status()
         texts = bodies(0, sets, 1000)
         begun = time.perf_counter()
@@ -94,7 +95,7 @@ def _load(url: str, queries: list[bytes], clients: int, seconds: float) -> list[
     end = time.perf_counter() + seconds
 
     def ask(client: int) -> None:
-        with httpx.Client(base_url=url, timeout=60) as http:
+        with httpx.Client(base_url=url, timeout=60, headers=JSON) as http:
             asked = client * 100
             while time.perf_counter() < end:
                 begun = time.perf_counter()
