@@ -5,7 +5,8 @@
     ClosebyError
     ├── InvalidInputError (also a ValueError)   what the caller gave cannot be used
     ├── CorruptFileError                        a file is damaged or no file of closeby's
-    └── UnsupportedVersionError                 a file was written by a newer closeby
+    ├── UnsupportedVersionError                 a file was written by a newer closeby
+    └── AbandonedError                          a build was not wanted any more (``abandon``)
 """
 
 from __future__ import annotations
@@ -54,3 +55,7 @@ class CorruptFileError(ClosebyError):
 
 class UnsupportedVersionError(CorruptFileError):
     """A file is of a format version that this closeby does not know."""
+
+
+class AbandonedError(ClosebyError):
+    """A build was given up because whoever ran it did not want it any more."""

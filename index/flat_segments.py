@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .abandon import checkpoint
 from .batches import Batch, Int64Array, SetBatch
 from .files import ArrayFileWriter, Shapes, check_offsets, read_arrays, unusable_is_corrupt
 from .points import Points, PointsView
@@ -152,6 +153,7 @@ class FlatSegments:
         with ArrayFileWriter(path, {"index": KIND}, _shapes(points, blocks)) as writer:
             writer.arrays["ids"][:] = points.ids
             for block in blocks:
+                checkpoint()
                 _write(writer.arrays, block, points.take(block))
             writer.publish()
         return open_flat_segment(path, verify=False)

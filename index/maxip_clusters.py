@@ -15,6 +15,7 @@ import math
 
 import numpy as np
 
+from .abandon import checkpoint
 from .batches import FloatArray, Int64Array
 
 TRAINING_POINTS = 32  # a centre
@@ -92,6 +93,7 @@ def _two_levels(
     centroids = np.empty((starts[-1], vectors.shape[1]), np.float32)
     rng = np.random.default_rng(seed)
     for region, rows in enumerate(members[0]):
+        checkpoint()
         part = slice(starts[region], starts[region + 1])
         if len(rows) <= counts[region]:
             centroids[part] = regions[region]
@@ -117,6 +119,7 @@ def _shares(
     sizes = np.bincount(owner, minlength=len(regions))
     squares = np.zeros(len(regions))
     for at in range(0, len(vectors), ASSIGNED_AT_ONCE):
+        checkpoint()
         part = slice(at, at + ASSIGNED_AT_ONCE)
         residuals = vectors[part] * inverse - regions[owner[part]]
         square = np.einsum("ij,ij->i", residuals, residuals)
@@ -140,6 +143,7 @@ def _assign(
     owner = np.zeros(len(vectors), np.int64)
     for ranked in members:
         for region, rows in enumerate(ranked):
+            checkpoint()
             part = slice(starts[region], starts[region + 1])
             scores = vectors[rows] @ scaled[part].T
             scores -= halves[part]
@@ -163,6 +167,7 @@ def _means(
     # In blocks of whole lists, so that no second copy of all vectors is needed.
     block = 0
     while block < len(filled):
+        checkpoint()
         last = int(np.searchsorted(ends[filled], ends[filled[block]] + ASSIGNED_AT_ONCE))
         lists = filled[block : max(last, block + 1)]
         begin = ends[lists[0]] - sizes[lists[0]]
@@ -188,6 +193,7 @@ def _nearest(vectors: FloatArray, inverse: np.float32, centres: FloatArray, k: i
     searcher.add(centres)
     near = np.empty((len(vectors), k), np.int64)
     for at in range(0, len(vectors), ASSIGNED_AT_ONCE):
+        checkpoint()
         part = slice(at, at + ASSIGNED_AT_ONCE)
         near[part] = searcher.search(vectors[part] * inverse, k)[1]
     return near

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from .abandon import checkpoint
 from .batches import FloatArray
 from .maxip_lists import Lists, MaxIPEffort
 
@@ -130,6 +131,7 @@ def calibrate(lists: Lists, seed: int, queries: FloatArray | None = None) -> Cal
 
     def measured(probes: int, candidates: int, kappa: float) -> tuple[float, float]:
         """Recall of the worse family and codes read."""
+        checkpoint()
         effort = MaxIPEffort(probes, candidates, MIN_FINALS, kappa * scale)
         shares, read = [], []
         for family, truth in zip(families, truths, strict=True):

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _maxip
+from .abandon import checkpoint
 from .batches import FloatArray, Int64Array
 from .maxip_clusters import cluster
 from .minhash import splitmix
@@ -160,6 +161,7 @@ class Lists:
             codes = np.empty((count // BLOCK, code_bits(vectors.shape[1]) // 8, BLOCK), np.uint8)
             factors = np.empty(count, np.float32)
             for at in range(0, count, ENCODED_AT_ONCE):
+                checkpoint()
                 part = slice(at, min(at + ENCODED_AT_ONCE, count))
                 residuals = placed[part] - centroids[place_owner[part]]
                 residuals[~filled[part]] = 0

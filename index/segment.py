@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _native
+from .abandon import checkpoint
 from .batches import Batch, FloatArray, Int64Array, SetBatch
 from .buffers import Column, feature_column
 from .calibration import SAMPLE
@@ -149,6 +150,7 @@ class _Survey:
 def _survey(points: JoinedPoints, order: Int64Array, family: Family) -> _Survey:
     keys, elements, largest = [], 0, 0
     for start in range(0, max(1, len(order)), HASH_BLOCK):  # of no points, too
+        checkpoint()
         block = points.take(order[start : start + HASH_BLOCK])
         keys.append(family.similarity_keys(block))  # type: ignore[arg-type]
         if isinstance(block, SetBatch) and len(block.indices):
@@ -260,9 +262,11 @@ class Segment:
         group_size = shape.group_size if isinstance(shape, GroupShape) else 0
         selector = selector_of(arrays, group_size)
         for start in range(0, n, HASH_BLOCK):
+            checkpoint()
             _write_block(
                 arrays, start, source.take(order[start : start + HASH_BLOCK]), family, selector
             )
+        checkpoint()
         if selector is not None:
             selector.finish()
             sample = np.linspace(0, n - 1, SAMPLE).astype(np.int64)

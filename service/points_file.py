@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import xxhash
+from closeby.index.abandon import checkpoint
 from closeby.index.errors import CorruptFileError
 from closeby.index.files import (
     ArrayFileWriter,
@@ -118,7 +119,10 @@ class PointsFile:
         Raises OSError, and then no file is left.
         """
         blocks = [seqs[i : i + BLOCK_POINTS] for i in range(0, len(seqs), BLOCK_POINTS)]
-        sizes = [np.diff(_gather(block, sources).starts) for block in blocks]
+        sizes = []
+        for block in blocks:
+            checkpoint()
+            sizes.append(np.diff(_gather(block, sources).starts))
         starts = np.zeros(len(seqs) + 1, np.int64)
         np.cumsum(np.concatenate([np.zeros(0, np.int64), *sizes]), out=starts[1:])
         shapes: Shapes = {
@@ -137,6 +141,7 @@ class PointsFile:
             payloads = np.empty(len(seqs), bool)
             at = 0
             for block in blocks:
+                checkpoint()
                 names = _gather(block, sources)
                 stop = at + len(block)
                 arrays["keys"][starts[at] : starts[stop]] = names.keys

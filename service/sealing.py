@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import structlog
+from closeby.index.errors import AbandonedError
 
 from .contents import Contents
 from .durable_files import remove
@@ -316,7 +317,8 @@ class Sealer:
         except BaseException as error:
             if not self._files.may_list(written):
                 remove(written)
-            self._fault = str(error)
+            if not isinstance(error, AbandonedError):
+                self._fault = str(error)
             raise
         self._fault = None
         if sealed_seq is not None:

@@ -2,11 +2,13 @@
 
 Two threads, because sealing must be quick (what is not sealed is replayed after a crash, and
 writers wait for it) while a merge may take long. Both work in small steps and yield to requests:
-merging and clearing run at lower priority.
+merging and clearing run at lower priority. A merge that is being built when the server stops is
+given up: what it would have joined stays as it is, and the next server merges it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -14,7 +16,8 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import structlog
-from closeby.index.errors import ClosebyError
+from closeby.index.abandon import abandonable
+from closeby.index.errors import AbandonedError, ClosebyError
 
 __all__ = ["Kept", "Upkeep", "lower_priority"]
 
@@ -70,7 +73,7 @@ class Upkeep:
         self._frozen.set()
 
     def stop(self) -> None:
-        """End after the step that is being done; segments which wait stay as they are."""
+        """End soon: a merge is given up; segments which wait to be sealed stay as they are."""
         self._stop.set()
         self._frozen.set()
         for thread in self._threads:
@@ -126,8 +129,9 @@ def _seal_all(shard: Kept, stop: threading.Event) -> None:
 
 
 def _merge_all(shard: Kept, stop: threading.Event) -> None:
-    while not stop.is_set() and shard.merge():
-        pass
+    with abandonable(stop.is_set), contextlib.suppress(AbandonedError):
+        while not stop.is_set() and shard.merge():
+            pass
 
 
 def _clear(shard: Kept, stop: threading.Event) -> None:

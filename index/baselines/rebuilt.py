@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Self
 import faiss
 import numpy as np
 import numpy.typing as npt
+from closeby.index.abandon import checkpoint
 from closeby.index.batches import Batch, FloatArray, Int64Array, SetBatch
 from closeby.index.engine import Metric, check_batch, check_ids, check_k, check_metric, smallest_hit
 from closeby.index.errors import InvalidInputError
@@ -45,6 +46,8 @@ SAMPLE, LEAST_SAMPLE, SAMPLE_COMPARISONS = 128, 32, 20_000_000
 MEASURE_AGAIN = 1.25
 # Fewer neighbours at the threshold than this say nothing; then all neighbours count.
 FEW_NEIGHBOURS = 64
+# Points added at a time: between two of these a build can be given up.
+ADDED_AT_ONCE = 16_384
 # No need to look farther than where this is found.
 ALL_FOUND = 0.9995
 
@@ -356,10 +359,10 @@ class RebuiltIndex(ABC):
         codes = self._codes(view.take(first))
         with faiss_threads(self.threads):
             faiss_index = self._empty(codes) if before is None else self._clone(before.faiss_index)
-            faiss_index.add(codes)
+            _add(faiss_index, codes)
             if before is None or measure:
                 curve = self._measure(view, faiss_index, np.concatenate((old, first)), kept_out)
-                faiss_index.add(self._codes(view.take(kept_out)))
+                _add(faiss_index, self._codes(view.take(kept_out)))
             else:
                 curve = before.curve
         places = np.concatenate((old, first, kept_out))
@@ -683,6 +686,13 @@ def whole(name: str, value: Any, least: int, most: int) -> int:
             f"{name} must be a whole number from {least} to {most}", field=name, limit=most
         )
     return int(value)
+
+
+def _add(faiss_index: Any, codes: npt.NDArray[Any]) -> None:
+    """Let FAISS take in points, some at a time."""
+    for start in range(0, len(codes), ADDED_AT_ONCE):
+        checkpoint()
+        faiss_index.add(codes[start : start + ADDED_AT_ONCE])
 
 
 @contextmanager
