@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from .baselines import BinaryHnswIndex, BinaryIvfIndex, HnswIndex, IvfIndex, RebuiltIndex
-from .baselines.rebuilt import STRUCTURE_FROM
 from .baselines.vectors import lists_for
 from .batches import Batch, SetBatch
 from .engine import Metric, check_batch, smallest_hit
@@ -52,9 +51,9 @@ EXACT_ENOUGH_US = 300.0
 FEW_NEAR = 0.05
 # Predicted recall may fall short of the target by so much.
 SLACK = 0.01
-# Collections are planned anew when they have grown by this, and changed for so much less time.
-GROWTH, WORTH = 2.0, 0.7
-PLAN_FROM = STRUCTURE_FROM
+# Collections are planned when they have so many points (with fewer comparing all, or all sketches,
+# is quick), anew when they have grown by this, and changed for so much less time.
+PLAN_FROM, GROWTH, WORTH = 10_000, 4.0, 0.7
 
 
 @dataclass(frozen=True)
@@ -181,11 +180,13 @@ def plan(
     )
 
 
-def is_due(planned_for: int | None, points: int) -> bool:
-    """Whether a collection with so many points is to be planned (again)."""
-    if planned_for is None:
-        return points >= PLAN_FROM
-    return points >= GROWTH * planned_for
+def due_at(planned_for: int | None, *, first: int = PLAN_FROM, growth: float = GROWTH) -> int:
+    """With how many points a collection is planned (again); `planned_for` None: not yet planned.
+
+    Before `first` points there is nothing to choose, so a plan for fewer does not bring the next
+    one nearer.
+    """
+    return first if planned_for is None else max(first, math.ceil(growth * planned_for))
 
 
 def is_worth_changing(found: Plan, index: str) -> bool:

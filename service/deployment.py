@@ -14,6 +14,7 @@ from .following import Following
 from .job_kinds import KINDS
 from .jobs import JobRunner, Kind, owner_name
 from .registry import Registry
+from .replanning import Replanning
 from .settings import Settings
 from .shard import Sealing
 from .snapshots import Snapshots
@@ -50,7 +51,7 @@ class Deployment:
             self._release()
             raise
         try:
-            self.upkeep = Upkeep(lambda: self.registry.kept())
+            self.upkeep = Upkeep(lambda: self.registry.kept(), lambda: self.replanning.look())
             self.registry = self._open_registry()
             own = {
                 name: kind
@@ -66,6 +67,13 @@ class Deployment:
                 owner=owner_name(ROLE),
                 threads=settings.job_threads,
                 registry=self.registry,
+            )
+            self.replanning = Replanning(
+                self.registry,
+                self.jobs,
+                first=settings.replan_from,
+                growth=settings.replan_growth if self.alone and not settings.read_only else 0.0,
+                max_queued=settings.max_queued_jobs,
             )
             if self.alone and not settings.read_only:
                 # Whoever had these died.

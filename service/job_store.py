@@ -154,6 +154,16 @@ class JobStore:
             found = [Job(*row) for row in connection.execute(statement)]
         return found[:limit], len(found) > limit
 
+    def is_unfinished(self, kind: str, collection: int) -> bool:
+        """Whether a job of this kind waits or runs for the collection."""
+        statement = sa.select(jobs_table.c.id).where(
+            jobs_table.c.kind == kind,
+            jobs_table.c.collection == collection,
+            jobs_table.c.state.in_(("queued", "running")),
+        )
+        with self._store.reading() as connection:
+            return connection.execute(statement.limit(1)).first() is not None
+
     def counts(self) -> dict[str, int]:
         """How many jobs there are in each state."""
         statement = sa.select(jobs_table.c.state, sa.func.count()).group_by(jobs_table.c.state)

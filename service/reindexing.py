@@ -12,8 +12,10 @@ from typing import Any
 from closeby.index import planner
 
 from .engines import chosen
+from .errors import NotReadyError
 from .evaluation import plan_for
 from .jobs import JobContext, Kind
+from .shard import Shard
 
 __all__ = ["REINDEX"]
 
@@ -33,6 +35,16 @@ class _Interruption(threading.Event):
 
 def _reindex(context: JobContext) -> dict[str, Any]:
     shard = context.shard()
+    # Two at once would build in the same folder.
+    if not shard.changing_engine.acquire(blocking=False):
+        raise NotReadyError("the engine of the collection is being changed", retry_after=1)
+    try:
+        return _change(context, shard)
+    finally:
+        shard.changing_engine.release()
+
+
+def _change(context: JobContext, shard: Shard) -> dict[str, Any]:
     before = chosen(shard.record.config)
     config = dict(shard.record.config)
     asked = {key: value for key, value in context.params.items() if value is not None}

@@ -496,6 +496,8 @@ class PlanAnswer(_Model):
     target_recall: float
     threshold: float | None
     memory_bytes: int | None
+    planned_for: int | None
+    planned_again_at: int | None
     profile: dict[str, Any]
     options: list[dict[str, Any]]
 

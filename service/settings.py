@@ -27,6 +27,7 @@ from .errors import StartupError
 __all__ = ["ENV_PREFIX", "Settings", "SettingsError", "load_settings"]
 
 ENV_PREFIX = "CLOSEBY_"
+MIN_REPLAN_GROWTH = 1.5
 
 
 class SettingsError(StartupError):
@@ -105,6 +106,15 @@ class Settings(BaseModel):
     max_queued_jobs: int = Field(
         100, ge=1, description="Jobs that wait for a thread; more are answered 429."
     )
+    replan_from: int = Field(
+        10_000, ge=2, description="Points of a collection by `auto` when it is first planned."
+    )
+    replan_growth: float = Field(
+        4.0,
+        ge=0,
+        le=1e6,
+        description="By how much it grows before it is planned anew; 0: never by itself.",
+    )
     max_finished_jobs: int = Field(
         1_000, ge=1, description="Finished jobs that are kept, with their results."
     )
@@ -146,6 +156,14 @@ class Settings(BaseModel):
     def _split(cls, given: Any) -> Any:
         """In the environment as paths are there: with a colon between two."""
         return tuple(filter(None, given.split(os.pathsep))) if isinstance(given, str) else given
+
+    @field_validator("replan_growth")
+    @classmethod
+    def _grows(cls, given: float) -> float:
+        """A smaller factor would plan all the time."""
+        if 0 < given < MIN_REPLAN_GROWTH:
+            raise ValueError(f"must be 0 (never) or at least {MIN_REPLAN_GROWTH:g}")
+        return given
 
     @model_validator(mode="after")
     def _one_api_key(self) -> Settings:

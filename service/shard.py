@@ -87,6 +87,8 @@ class Shard:
         """How far `load` is."""
         self.testing = threading.Lock()
         """Held while points are tested for near-duplicates and stored."""
+        self.changing_engine = threading.Lock()
+        """Held by the one job that changes the engine."""
         self._store = store
         self._inputs = Inputs(record.config["features"], max_set_elements)
         self._contents = Contents(make_engine(record.config, sealing))

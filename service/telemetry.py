@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from .admission import Admission
 from .deployment import Deployment
 from .errors import StoreUnavailableError
+from .replanning import planned_for
 
 __all__ = ["Metrics"]
 
@@ -113,6 +114,26 @@ class _StateCollector(Collector):
                     family.add_metric([shard.record.name], value)
         yield recall
         yield drift
+        engine = GaugeMetricFamily(
+            "closeby_collection_engine",
+            "1 for the engine there is.",
+            labels=["collection", "engine"],
+        )
+        planned = GaugeMetricFamily(
+            "closeby_planned_points", "Points of the last plan by auto.", labels=["collection"]
+        )
+        for shard in shards:
+            engine.add_metric([shard.record.name, shard.engine_kind], 1.0)
+            points_planned = planned_for(shard)
+            if points_planned is not None:
+                planned.add_metric([shard.record.name], points_planned)
+        yield engine
+        yield planned
+        yield CounterMetricFamily(
+            "closeby_replans",
+            "Plans queued as collections grew.",
+            self._deployment.replanning.queued,
+        )
         jobs = GaugeMetricFamily("closeby_jobs", "Jobs kept.", labels=["state"])
         with contextlib.suppress(StoreUnavailableError):
             for state, count in self._deployment.jobs.jobs.counts().items():

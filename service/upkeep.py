@@ -52,10 +52,16 @@ class Kept(Protocol):
 
 
 class Upkeep:
-    """Seals, merges and clears the shards that `shards` gives, until `stop`."""
+    """Seals, merges and clears the shards that `shards` gives, until `stop`.
 
-    def __init__(self, shards: Callable[[], Iterable[Kept]]) -> None:
+    `look` (None: nothing to do) is called after each round of merging and clearing.
+    """
+
+    def __init__(
+        self, shards: Callable[[], Iterable[Kept]], look: Callable[[], None] | None = None
+    ) -> None:
         self._shards = shards
+        self._look = look
         self._stop = threading.Event()
         self._frozen = threading.Event()
         self._threads = [
@@ -95,11 +101,23 @@ class Upkeep:
         lower_priority()
         retry = FIRST_RETRY
         while not self._stop.wait(IDLE_SECONDS):
-            if self._each(_merge_all) and self._each(_clear):
+            if self._each(_merge_all) and self._each(_clear) and self._looked():
                 retry = FIRST_RETRY
             else:
                 self._stop.wait(retry)
                 retry = min(2 * retry, LAST_RETRY)
+
+    def _looked(self) -> bool:
+        try:
+            if self._look is not None:
+                self._look()
+        except ClosebyError as error:
+            log.warning("upkeep_failed", step="look", error=str(error))
+        except Exception:
+            log.exception("upkeep_failed", step="look")
+        else:
+            return True
+        return False
 
     def _each(self, work: Callable[[Kept, threading.Event], None]) -> bool:
         """Do it for every shard; False if it failed for one. The others do not suffer."""

@@ -13,6 +13,7 @@ from closeby.service.evaluation import EVALUATE, plan_for
 from closeby.service.job_store import Job
 from closeby.service.openapi import describe
 from closeby.service.reindexing import REINDEX
+from closeby.service.replanning import planned_for
 from closeby.service.routes.collections import CollectionName
 from closeby.service.routes.jobs import accepted
 from closeby.service.schemas import EvaluateBody, JobAnswer, PlanAnswer, ReindexBody
@@ -49,7 +50,11 @@ async def plan(
         found = await service.read(plan_for, shard, memory_bytes)
     except InvalidInputError as error:
         raise ValidationError.of(error.field or "collection", str(error), error.limit) from error
-    body = found.as_json() | {"engine": shard.engine_kind}
+    body = found.as_json() | {
+        "engine": shard.engine_kind,
+        "planned_for": planned_for(shard),
+        "planned_again_at": service.deployment.replanning.due_at(shard),
+    }
     return Response(orjson.dumps(body), media_type="application/json")
 
 

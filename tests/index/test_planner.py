@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from closeby.index import as_set_batch
 from closeby.index.errors import InvalidInputError
-from closeby.index.planner import Option, Plan, is_due, is_worth_changing, plan
+from closeby.index.planner import PLAN_FROM, Option, Plan, due_at, is_worth_changing, plan
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +95,11 @@ def test_time_grows_with_the_points(families):
         assert small.option(name).us < large.option(name).us
 
 
-def test_a_collection_is_planned_again_when_it_has_doubled():
-    assert not is_due(None, 100)
-    assert is_due(None, 3_000)
-    assert not is_due(3_000, 5_900)
-    assert is_due(3_000, 6_000)
+def test_a_collection_is_planned_again_when_it_has_grown_fourfold():
+    assert due_at(None) == due_at(100) == PLAN_FROM
+    assert due_at(PLAN_FROM) == 4 * PLAN_FROM
+    assert due_at(None, first=50) == 50
+    assert due_at(51, first=50, growth=1.5) == 77
 
 
 def test_an_engine_is_left_only_for_a_clearly_better_one(families):
