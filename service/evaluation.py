@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from closeby.index import FlatIndex, merge_topk, planner
+from closeby.index import FlatIndex, merge_topk
 from closeby.index.errors import InvalidInputError
 from closeby.index.segment import concat
 
@@ -21,6 +21,9 @@ from .inputs import take
 from .jobs import JobContext, Kind
 from .shard import Shard
 from .snapshots import Points
+
+if TYPE_CHECKING:
+    from closeby.index import planner
 
 __all__ = ["EVALUATE", "plan_for", "sample"]
 
@@ -57,6 +60,8 @@ def sample(shard: Shard, count: int, seed: int) -> tuple[np.ndarray[Any, Any], F
 
 def plan_for(shard: Shard, memory_bytes: int | None = None) -> planner.Plan:
     """The engine that suits the points that there are now. Raises what `sample` raises."""
+    from closeby.index import planner  # brings FAISS, for which no start should wait
+
     _, features = sample(shard, planner.SAMPLE, shard.record.config["seed"])
     config = shard.record.config
     return planner.plan(

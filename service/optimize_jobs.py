@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 from closeby.index.maxip import MAX_NORM
-from closeby.optimize import FrankWolfeResult, Progress, frank_wolfe, herding, random_discrepancy
-from closeby.optimize.trace import Array
 
 from .bodies import read_model
 from .errors import ValidationError
@@ -27,6 +25,10 @@ from .jobs import JobContext, Kind
 from .payload_filter import PayloadFilter
 from .schemas import FrankWolfeBody, SelectBody
 from .shard import Shard
+
+if TYPE_CHECKING:
+    from closeby.optimize import FrankWolfeResult, Progress
+    from closeby.optimize.trace import Array
 
 __all__ = ["FRANK_WOLFE", "SELECT", "check_frank_wolfe", "check_select"]
 
@@ -105,6 +107,8 @@ def select(context: JobContext) -> dict[str, Any]:
     held = _hold(context, shard, asked, embedding)
     places = np.flatnonzero(held.free)
     _check_m(asked, len(places))
+    from closeby.optimize import herding, random_discrepancy  # when needed: starts are quicker
+
     vectors = held.vectors if held.free.all() else held.vectors[places]
     # Excluded points are not chosen, but those that are chosen stand for them too.
     target = (
@@ -171,6 +175,8 @@ def approximate(context: JobContext) -> dict[str, Any]:
     places = np.flatnonzero(held.free)
     if not len(places):
         raise ValidationError.of("exclude", "leaves no point")
+    from closeby.optimize import frank_wolfe  # when needed: starts are quicker
+
     # A hull that is `radius` times as large is reached by making the target smaller.
     scale = asked.radius**2
     aim = target / asked.radius

@@ -9,8 +9,6 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from closeby.index import planner
-
 from .engines import chosen
 from .errors import NotReadyError
 from .evaluation import plan_for
@@ -56,6 +54,8 @@ def _change(context: JobContext, shard: Shard) -> dict[str, Any]:
         config.pop("index_params", None)
     why = "as asked"
     if config["index"] == "auto":
+        from closeby.index import planner  # brings FAISS, for which no start should wait
+
         found = plan_for(shard)
         why = found.why
         keep = shard.record.config["index"] == "auto" and not planner.is_worth_changing(
