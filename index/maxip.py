@@ -39,6 +39,7 @@ MAX_ROTATIONS = 16
 # Inner products of vectors up to this norm are finite in float32.
 MAX_NORM = 1e18
 _EXACT_BLOCK = 262_144
+_SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 # A search looks again while points are being updated, so often at most.
 _LOOKS = 1_000
 # What the constructor takes by name and a file keeps.
@@ -96,16 +97,21 @@ class MaxIPIndex:
         capacity: int = DEFAULT_CAPACITY,
         settle: bool = True,
     ) -> None:
+        for field, value, least in (
+            ("seed", seed, 0),
+            ("rotations", rotations, 1),
+            ("capacity", capacity, 1),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+                raise InvalidInputError(f"{field} must be an integer from {least} on", field=field)
         self.seed = int(seed)
         self.target_recall = check_target(target_recall)
-        if not 1 <= rotations <= MAX_ROTATIONS:
+        if rotations > MAX_ROTATIONS:
             raise InvalidInputError(
                 f"rotations must be from 1 to {MAX_ROTATIONS}",
                 field="rotations",
                 limit=MAX_ROTATIONS,
             )
-        if capacity < 1:
-            raise InvalidInputError("capacity must be positive", field="capacity")
         self.rotations = int(rotations)
         self.capacity = int(capacity)
         self.dim: int | None = None
@@ -289,10 +295,14 @@ class MaxIPIndex:
         )
 
     def remove(self, ids: Any) -> int:
-        """Remove points by id; the number of those that were present."""
+        """Remove points by id; the number of those that were present.
+
+        Raises:
+            InvalidInputError: what is given are no integers.
+        """
         if self._segments is None:
             return 0
-        return self._segments.remove(np.unique(np.atleast_1d(np.asarray(ids, np.int64))))
+        return self._segments.remove(np.unique(_as_ids(ids)))
 
     def fork(self) -> MaxIPIndex:
         """An index of the same points, sharing their memory, that can be changed on its own.
@@ -338,6 +348,7 @@ class MaxIPIndex:
             InvalidInputError: unusable queries or parameters.
         """
         k = check_k(k)
+        _check_turn(turn)
         queries = self.check(batch)
         floor = smallest_hit(self.metric, threshold)
         target = self.target_recall if target_recall is None else check_target(target_recall)
@@ -387,6 +398,9 @@ class MaxIPIndex:
             The best point met, whether or not its gap suffices.
         """
         queries = self.check(np.asarray(query).reshape(1, -1))
+        _check_turn(turn)
+        if np.isnan(base) or np.isnan(need):
+            raise InvalidInputError("base and need must be numbers", field="need")
         best, scanned = (-1, -np.inf), 0
         for effort in (_few, _usual, _all):
             found, score, read = self._best_with(queries, effort, turn)
@@ -423,12 +437,19 @@ class MaxIPIndex:
 
         Scores are compared in float32; all that rounding leaves in doubt, again in float64, so
         that no point has a higher inner product with `query`, float (dim,), than the one returned.
+
+        Raises:
+            InvalidInputError: an unusable query.
         """
-        exact = np.asarray(query, np.float64)
+        self.check(np.asarray(query).reshape(1, -1))
+        # In float64 again: rounding the query could change which point is best.
+        exact = np.asarray(query, np.float64).reshape(-1)
         rough = exact.astype(np.float32)
         best, best_id = -np.inf, -1
-        # Most by which a float32 sum of dim products misses, for the longest point.
-        doubt = 2 * (len(exact) + 2) * 2.0**-24 * float(np.linalg.norm(exact)) * self._longest()
+        # Most by which a float32 sum of dim products misses, for the longest point; products below
+        # normal numbers lose their last digits each.
+        error = 2.0**-24 * float(np.linalg.norm(exact)) * self._longest() + _SMALLEST_NORMAL
+        doubt = 2 * (len(exact) + 2) * error
         for ids, alive, vectors in self._blocks():
             scores = np.where(alive, vectors @ rough, -np.inf)
             near = np.flatnonzero(scores >= max(float(scores.max()), best) - 2 * doubt)
@@ -496,7 +517,7 @@ class MaxIPIndex:
         Raises:
             InvalidInputError: an id is not in the index.
         """
-        wanted = np.atleast_1d(np.asarray(ids, np.int64))
+        wanted = _as_ids(ids)
         out = np.empty((len(wanted), self.dim or 1), np.float32)
         missing = np.ones(len(wanted), bool)
         for segment in self._searchable():
@@ -642,6 +663,19 @@ def _all(segment: MaxIPSegment, target: float) -> MaxIPEffort:
 
 def _tuned(segment: MaxIPSegment, seed: int, queries: FloatArray) -> MaxIPSegment:
     return MaxIPSegment(segment.lists, calibrate(segment.lists, seed, queries), segment.path)
+
+
+def _check_turn(turn: Any) -> None:
+    if isinstance(turn, bool) or not isinstance(turn, int | np.integer):
+        raise InvalidInputError("turn must be an integer", field="turn")
+
+
+def _as_ids(ids: Any) -> Int64Array:
+    """Ids of points that should be present, int64 (n,); rounding them would mean others."""
+    given = np.atleast_1d(np.asarray(ids))
+    if given.size and given.dtype.kind not in "iu":
+        raise InvalidInputError(f"ids must be integers, not {given.dtype}", field="ids")
+    return given.astype(np.int64).reshape(-1)
 
 
 def _longest(segment: MaxIPSegment | MaxIPTail) -> float:

@@ -69,7 +69,8 @@ def _band(vectors: FloatArray, seed: int) -> tuple[FloatArray, Int64Array]:
     """Lists of vectors of which none is much longer than most."""
     lists = lists_for(len(vectors))
     scale = float(np.abs(vectors).max())
-    if lists == 1 or scale == 0:
+    # Of numbers below normal ones there is no inverse, and no use in dividing them.
+    if lists == 1 or scale < 2 * float(np.finfo(np.float32).tiny):
         mean = vectors.mean(axis=0, keepdims=True, dtype=np.float64)
         return np.asarray(mean, np.float32), np.zeros(len(vectors), np.int64)
     # Scaled, so that squares neither overflow nor vanish.

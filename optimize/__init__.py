@@ -8,8 +8,8 @@ Each step needs the atom of highest inner product with a direction. These solver
 ever dearer oracles for it and take the first atom that promises enough progress (``ladder``), with
 a ``closeby.index.MaxIPIndex`` behind it. A plain matrix works too, and is read whole.
 
-Modules, from the ground up: ``errors``, ``trace`` < ``atoms`` (what can be asked) < ``ladder`` <
-``frank_wolfe``, ``herding``, ``policy``.
+Modules, from the ground up: ``errors``, ``trace`` < ``objective`` (what the caller gives) <
+``atoms`` (what can be asked) < ``ladder`` < ``frank_wolfe``, ``herding``, ``policy``.
 """
 
 from __future__ import annotations

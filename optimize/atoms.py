@@ -144,7 +144,7 @@ class IndexAtoms:
 
     def best(self, direction: Array) -> Found:
         """See :class:`Atoms`."""
-        scale = float(np.linalg.norm(direction)) or 1.0
+        scale = _length(direction)
         key, score = self.index.exact_best(direction / scale)
         return Found(key, score * scale, self._count, True)
 
@@ -214,8 +214,14 @@ def _sample(n: int, count: int, seed: int) -> Ids:
 
 def _normalised(direction: Array) -> tuple[float, npt.NDArray[np.float32]]:
     """Length and direction: in float32 tiny gradients would vanish and huge ones overflow."""
-    scale = float(np.linalg.norm(direction)) or 1.0
+    scale = _length(direction)
     return scale, (direction / scale).astype(np.float32)
+
+
+def _length(direction: Array) -> float:
+    """Norm of a direction, 1 if it is zero; squares neither overflow nor vanish."""
+    peak = float(np.abs(direction).max(initial=0.0))
+    return peak * float(np.linalg.norm(direction / peak)) if peak else 1.0
 
 
 def _in_range(direction: Array, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -20,8 +20,8 @@ import numpy as np
 from closeby.index import InvalidInputError, MaxIPIndex
 
 from .atoms import Atoms, Found, atoms_from
-from .errors import ObjectiveError
 from .ladder import ORACLES, SUBSET, Ladder, OracleName
+from .objective import a_function, answer, number, resumed, share, whole
 from .trace import Array, Callback, FrankWolfeResult, Recorder, Status
 
 Objective: TypeAlias = Callable[[Array], tuple[float, Any]]
@@ -81,6 +81,11 @@ def frank_wolfe(
         ObjectiveError: a value or gradient of the wrong shape or not finite.
     """
     _check(variant, step, certify, max_iter, tol, c)
+    a_function(fun, "fun")
+    a_function(callback or fun, "callback")
+    whole(subset, "subset", 1)
+    whole(seed, "seed", 0)
+    resumed(start, FrankWolfeResult)
     atom_set = atoms_from(atoms, signed=signed)
     if oracle is None:
         oracle = "ladder" if isinstance(atoms, MaxIPIndex) else "lazy"
@@ -103,9 +108,10 @@ def _check(variant: Any, step: Any, certify: Any, max_iter: int, tol: float, c: 
         raise InvalidInputError("step must be search, classic, paper or a function", field="step")
     if step != "search" and variant != "fw":
         raise InvalidInputError(f'variant {variant} needs step="search"', field="step")
-    if max_iter < 0 or not tol >= 0:
-        raise InvalidInputError("max_iter and tol must not be negative", field="max_iter")
-    if not 0 < c <= 1:
+    whole(max_iter, "max_iter", 0)
+    if number(tol, "tol") < 0:
+        raise InvalidInputError("tol must not be negative", field="tol")
+    if not 0 < number(c, "c") <= 1:
         raise InvalidInputError("c must be above 0 and at most 1", field="c")
 
 
@@ -303,10 +309,7 @@ class _Run:
     def _length(self, along: Array, most: float, value: float, gradient: Array) -> float:
         t = self.iteration
         if callable(self.step):
-            gamma = float(self.step(t))
-            if not 0 <= gamma <= 1:
-                raise InvalidInputError("a step must be from 0 to 1", field="step")
-            return gamma
+            return share(self.step(t))
         if self.step == "classic":
             return 2 / (t + 2)
         if self.step == "paper":  # η = 2 / (c (t + 2)): Xu, Song, Shrivastava 2021
@@ -342,18 +345,10 @@ class _Run:
     # --- bookkeeping -----------------------------------------------------------------------------
 
     def _evaluate(self, w: Array) -> tuple[float, Array]:
-        value, gradient = self.fun(w)
-        checked = np.asarray(gradient, np.float64)
-        if checked.shape != (self.atoms.dim,):
-            raise ObjectiveError(
-                f"the gradient must be ({self.atoms.dim},), not {checked.shape}",
-                iteration=self.iteration,
-            )
-        if not np.isfinite(value) or not np.isfinite(checked).all():
-            raise ObjectiveError(
-                "the objective's value and gradient must be finite", iteration=self.iteration
-            )
-        return float(value), checked
+        # A copy, so that a function that writes into its argument does not move the point.
+        shapes = ((), (self.atoms.dim,))
+        value, gradient = answer(self.fun, w.copy(), shapes=shapes, at=self.iteration)
+        return float(value), gradient
 
     def _record(self, value: float, gap: float) -> bool:
         self.recorder.atoms += self.ladder.read

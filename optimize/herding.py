@@ -15,6 +15,7 @@ import numpy.typing as npt
 from closeby.index import InvalidInputError, MaxIPIndex
 
 from .atoms import MatrixAtoms
+from .objective import a_function, finite_vector, resumed, whole
 from .trace import Array, Callback, Ids, Recorder, Status, Trace
 
 # Where the index is asked: fewer lists than for search, since the next step mends a poor choice.
@@ -43,8 +44,9 @@ class RandomFourier:
         """Features float32 (n, features) of points (n, d)."""
         rows = MatrixAtoms(points).rows
         bandwidth = self.bandwidth if self.bandwidth is not None else self._median(rows)
-        if not (np.isfinite(bandwidth) and bandwidth > 0) or self.features < 1:
-            raise InvalidInputError("bandwidth and features must be positive", field="kernel")
+        whole(self.features, "features", 1)
+        if not (np.isfinite(bandwidth) and bandwidth > 0):
+            raise InvalidInputError("bandwidth must be positive", field="kernel")
         rng = np.random.default_rng(self.seed)
         frequencies = rng.standard_normal((rows.shape[1], self.features)) / bandwidth
         shifts = rng.uniform(0, 2 * np.pi, self.features)
@@ -121,6 +123,10 @@ def herding(
     Raises:
         InvalidInputError: unusable features, target or m.
     """
+    whole(subset, "subset", 1)
+    whole(seed, "seed", 0)
+    a_function(callback or herding, "callback")
+    resumed(start, HerdingResult)
     index, rows = _points(features, kernel, oracle, seed)
     dim = rows.shape[1] if rows is not None else int(index.dim or 0) if index is not None else 0
     count = len(rows) if rows is not None else len(index or ())
@@ -172,7 +178,7 @@ def _curve(rows: npt.NDArray[Any], order: Ids, mean: Array) -> Array:
 
 
 def _check_m(m: int, count: int, unique: bool) -> None:
-    if isinstance(m, bool) or m < 1 or (unique and m > count):
+    if whole(m, "m", 1) > count and unique:
         raise InvalidInputError(f"m must be from 1 to {count}", field="m", limit=count)
 
 
@@ -182,6 +188,8 @@ def _points(
     """An index to ask, or rows to read, or both."""
     if oracle not in (None, "ladder", "exact", "subset"):
         raise InvalidInputError("oracle must be ladder, exact or subset", field="oracle")
+    if kernel != "linear" and not isinstance(kernel, RandomFourier):
+        raise InvalidInputError("kernel must be linear or RandomFourier", field="kernel")
     if isinstance(features, MaxIPIndex):
         if kernel != "linear":
             raise InvalidInputError("an index needs kernel linear", field="kernel")
@@ -208,10 +216,7 @@ def _points(
 def _target(target: npt.ArrayLike | None, dim: int, run: _Herd) -> Array:
     if target is None:
         return run.all_mean()
-    mean = np.asarray(target, np.float64)
-    if mean.shape != (dim,) or not np.isfinite(mean).all():
-        raise InvalidInputError(f"target must be {dim} finite numbers", field="target")
-    return mean
+    return finite_vector(target, dim, "target")
 
 
 class _Herd:

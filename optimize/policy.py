@@ -16,7 +16,7 @@ import numpy.typing as npt
 from closeby.index import InvalidInputError, MaxIPIndex
 
 from .atoms import MatrixAtoms
-from .errors import ObjectiveError
+from .objective import a_function, answer, number, share, whole
 from .trace import Array, Callback, Ids, Recorder, Status, Trace
 
 GradQ: TypeAlias = Callable[[Any, Array], tuple[Any, Any]]
@@ -82,10 +82,13 @@ def policy_gradient(
     """
     if certify not in ("never", "final"):
         raise InvalidInputError("certify must be never or final", field="certify")
-    if not len(states):
+    if not hasattr(states, "__len__") or not len(states):
         raise InvalidInputError("at least one state is needed", field="states")
-    if max_iter < 0 or not tol >= 0:
-        raise InvalidInputError("max_iter and tol must not be negative", field="max_iter")
+    a_function(grad_q, "grad_q")
+    a_function(callback or grad_q, "callback")
+    whole(max_iter, "max_iter", 0)
+    if number(tol, "tol") < 0:
+        raise InvalidInputError("tol must not be negative", field="tol")
     oracle = _Actions(actions, target_recall)
     length = _length_of(step)
     recorder = Recorder(callback)
@@ -126,26 +129,18 @@ def policy_gradient(
 
 def _length_of(step: float | Callable[[int], float] | None) -> Callable[[int], float]:
     if callable(step):
-        return step
+        return lambda t: share(step(t))
     if step is None:
         return lambda t: 2 / (t + 2)
-    if not 0 < step <= 1:
+    if not 0 < number(step, "step") <= 1:
         raise InvalidInputError("step must be above 0 and at most 1", field="step")
     fixed = float(step)
     return lambda _: fixed
 
 
 def _evaluate(grad_q: GradQ, states: Any, policies: Array, t: int) -> tuple[Array, Array]:
-    values, gradients = (np.asarray(part, np.float64) for part in grad_q(states, policies))
-    if values.shape != policies.shape[:1] or gradients.shape != policies.shape:
-        raise ObjectiveError(
-            f"values and gradients must be {policies.shape[:1]} and {policies.shape}, not "
-            f"{values.shape} and {gradients.shape}",
-            iteration=t,
-        )
-    if not np.isfinite(values).all() or not np.isfinite(gradients).all():
-        raise ObjectiveError("values and gradients must be finite", iteration=t)
-    return values, gradients
+    shapes = (policies.shape[:1], policies.shape)
+    return answer(grad_q, states, policies.copy(), shapes=shapes, at=t)
 
 
 class _Actions:
@@ -203,5 +198,8 @@ class _Actions:
 
 
 def _unit(directions: Array) -> npt.NDArray[np.float32]:
-    norms = np.linalg.norm(directions, axis=1, keepdims=True)
-    return (directions / np.where(norms > 0, norms, 1)).astype(np.float32)
+    # By the greatest entry first: squares of huge ones overflow, of tiny ones vanish.
+    peaks = np.abs(directions).max(axis=1, keepdims=True)
+    scaled = directions / np.where(peaks > 0, peaks, 1)
+    norms = np.linalg.norm(scaled, axis=1, keepdims=True)
+    return (scaled / np.where(norms > 0, norms, 1)).astype(np.float32)
