@@ -62,6 +62,22 @@ void minhash_one_permutation(const Sets& sets, int64_t values, uint64_t seed, ui
     }
 }
 
+void sparse_products(const Sets& vectors, const float* values, const SparseRow& query, float* out) {
+    for (int64_t i = 0; i < vectors.n; ++i) {
+        double sum = 0;
+        int64_t other = 0;
+        for (int64_t at = vectors.indptr[i]; at < vectors.indptr[i + 1]; ++at) {
+            const uint64_t dimension = vectors.indices[at];
+            while (other < query.size && query.indices[other] < dimension) ++other;
+            if (other == query.size) break;
+            if (query.indices[other] == dimension) {
+                sum += static_cast<double>(values[at]) * static_cast<double>(query.values[other]);
+            }
+        }
+        out[i] = static_cast<float>(sum);
+    }
+}
+
 void group_insert(uint8_t* bitmaps, int64_t stride, int32_t range_bits, int32_t group_size,
                   int32_t tables, const uint32_t* keys, int64_t first, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {

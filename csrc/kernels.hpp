@@ -96,6 +96,9 @@ struct Kernels {
     // Signed random projections: `bits` signs a vector. scratch: float[padded].
     void (*srp_bits)(const float* vectors, int64_t n, int64_t dim, int64_t padded,
                      const float* signs, int64_t bits, float* scratch, uint8_t* out);
+    // The same of sparse vectors, values[i] at dimension features.indices[i]. sums: float[bits].
+    void (*srp_sparse_bits)(const Sets& features, const float* values, uint64_t seed, int64_t bits,
+                            float* sums, uint8_t* out);
 
     // Cells whose tests pass best: the `want` cells with the highest counts; ties by cell number.
     // Returns how many were written. scratch: uint64[(planes + 2) * stride / 8] (group_scratch).
@@ -129,6 +132,15 @@ const Kernels* best_kernels();
 int64_t one_permutation_scratch(int64_t values);
 void minhash_one_permutation(const Sets& sets, int64_t values, uint64_t seed, uint64_t* occupied,
                              uint32_t* out);
+
+// Inner products of one sparse vector with all rows, out[vectors.n]: summed in double in the order
+// of the dimensions, which are ascending in both.
+struct SparseRow {
+    const uint64_t* indices;
+    const float* values;
+    int64_t size;
+};
+void sparse_products(const Sets& vectors, const float* values, const SparseRow& query, float* out);
 
 // Sets the bit (table, key of the point, cell of the point) for points first .. first + n.
 void group_insert(uint8_t* bitmaps, int64_t stride, int32_t range_bits, int32_t group_size,

@@ -75,3 +75,44 @@ static void srp_bits(const float* vectors, int64_t n, int64_t dim, int64_t padde
         }
     }
 }
+
+// Signed random projections of sparse vectors, whose dimensions are any 64-bit numbers.
+//
+// The hyperplanes' coefficients are hashed from feature and seed when they are needed: a byte u of
+// the stream, x = (2u + 1) / 256 of [-1, 1), and a polynomial near the normal quantile of
+// (1 + x) / 2. Normal coefficients make P[bits agree] = 1 - angle / pi for any vectors; random
+// signs alone would not where one feature outweighs the others, as rare words do in TF-IDF.
+typedef int8_t i8x8 __attribute__((vector_size(8)));
+
+CLOSEBY_INLINE f32x8 nearly_normal(uint64_t random) {
+    i8x8 bytes;
+    std::memcpy(&bytes, &random, sizeof bytes);
+    const f32x8 x = __builtin_convertvector(bytes, f32x8) * (1.0f / 128) + (1.0f / 256);
+    const f32x8 square = x * x;
+    const f32x8 eighth = square * square * (square * square);
+    return x * (1.2533f + square * 0.328f + eighth * 0.73f);
+}
+
+// values: one for each element of `features`. sums: float[bits], bits a multiple of 8.
+static void srp_sparse_bits(const Sets& features, const float* values, uint64_t seed, int64_t bits,
+                            float* sums, uint8_t* out) {
+    const int64_t bytes = bits / 8;
+    for (int64_t i = 0; i < features.n; ++i) {
+        std::memset(sums, 0, static_cast<size_t>(bits) * sizeof(float));
+        for (int64_t at = features.indptr[i]; at < features.indptr[i + 1]; ++at) {
+            const uint64_t feature = fold(seed, features.indices[at]);
+            const float value = values[at];
+            for (int64_t b = 0; b < bytes; ++b) {
+                const f32x8 normal = nearly_normal(stream(feature, static_cast<uint64_t>(b)));
+                store_f32(sums + 8 * b, load_f32(sums + 8 * b) + normal * value);
+            }
+        }
+        for (int64_t b = 0; b < bytes; ++b) {
+            uint32_t byte = 0;
+            for (int j = 0; j < 8; ++j) {
+                byte |= static_cast<uint32_t>(sums[8 * b + j] < 0.0f) << j;
+            }
+            out[i * bytes + b] = static_cast<uint8_t>(byte);
+        }
+    }
+}

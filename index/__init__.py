@@ -5,7 +5,7 @@
     fit_sets           a sample of sets -> parameters of FlinngIndex
     LshIndex           LSH tables: the same, faster for more memory
     MaxIPIndex         maximum inner product of vectors of any norm
-    FlatIndex          exact search, the oracle
+    FlatIndex          exact search, the oracle; sparse vectors too
 
 Modules, from the ground up: ``_native`` (kernels) < ``batches``, ``features`` < ``minhash``,
 ``projection`` (hash families) < ``segment`` (points and group tests) < ``flinng``, ``flat``
@@ -16,7 +16,7 @@ Modules, from the ground up: ``_native`` (kernels) < ``batches``, ``features`` <
 from __future__ import annotations
 
 from . import errors
-from .batches import SetBatch, as_dense_batch, as_set_batch
+from .batches import SetBatch, SparseBatch, as_dense_batch, as_set_batch, as_sparse_batch
 from .engine import Engine
 from .errors import ClosebyError, CorruptFileError, InvalidInputError, UnsupportedVersionError
 from .features import Featurizer, featurizer_from
@@ -43,9 +43,11 @@ __all__ = [
     "MinHashFamily",
     "SetBatch",
     "SignedRandomProjection",
+    "SparseBatch",
     "UnsupportedVersionError",
     "as_dense_batch",
     "as_set_batch",
+    "as_sparse_batch",
     "errors",
     "featurizer_from",
     "fit_sets",

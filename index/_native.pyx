@@ -74,6 +74,8 @@ cdef extern from "kernels.hpp" namespace "closeby" nogil:
         void (*minhash_sketch)(const uint32_t*, int64_t, int64_t, int64_t, uint8_t*) noexcept
         void (*srp_bits)(const float*, int64_t, int64_t, int64_t, const float*, int64_t, float*,
                          uint8_t*) noexcept
+        void (*srp_sparse_bits)(const Sets&, const float*, uint64_t, int64_t, float*,
+                                uint8_t*) noexcept
         int64_t (*group_query)(const GroupTests&, const uint32_t*, int64_t, uint64_t*,
                                int64_t*) noexcept
         void (*group_counts)(const GroupTests&, const uint32_t*, uint64_t*, uint16_t*) noexcept
@@ -88,6 +90,11 @@ cdef extern from "kernels.hpp" namespace "closeby" nogil:
     const Kernels* best_kernels() noexcept
     int64_t one_permutation_scratch(int64_t) noexcept
     void minhash_one_permutation(const Sets&, int64_t, uint64_t, uint64_t*, uint32_t*) noexcept
+    cdef cppclass SparseRow:
+        const uint64_t* indices
+        const float* values
+        int64_t size
+    void sparse_products(const Sets&, const float*, const SparseRow&, float*) noexcept
     void group_insert(uint8_t*, int64_t, int32_t, int32_t, int32_t, const uint32_t*, int64_t,
                       int64_t) noexcept
     int64_t group_scratch(int64_t, int64_t) noexcept
@@ -305,6 +312,47 @@ def signed_projections(
             _kernels.srp_bits(
                 &vectors[0, 0], vectors.shape[0], vectors.shape[1], padded, &signs[0, 0, 0], bits,
                 &scratch_view[0], &view[0, 0])
+    return out
+
+
+def sparse_projections(
+    const int64_t[::1] indptr not None, const uint64_t[::1] indices not None,
+    const float[::1] values not None, uint64_t seed, int64_t bits,
+):
+    """Signs of `bits` projections of sparse vectors, uint8 (n, bits / 8)."""
+    cdef Sets features = _sets(indptr, indices)
+    if values.shape[0] != indices.shape[0]:
+        raise ValueError("values must be one for each index")
+    if not 8 <= bits <= 1 << 24 or bits % 8:
+        raise ValueError("bits must be a multiple of 8, at most 2**24")
+    out = np.zeros((features.n, bits // 8), np.uint8)
+    sums = np.empty(bits, np.float32)
+    cdef uint8_t[:, ::1] view = out
+    cdef float[::1] sums_view = sums
+    if features.n and indices.shape[0]:
+        with nogil:
+            _kernels.srp_sparse_bits(features, &values[0], seed, bits, &sums_view[0], &view[0, 0])
+    return out
+
+
+def inner_products_of_sparse(
+    const int64_t[::1] indptr not None, const uint64_t[::1] indices not None,
+    const float[::1] values not None, const uint64_t[::1] query_indices not None,
+    const float[::1] query_values not None,
+):
+    """Inner products of a sparse vector with all rows, float32 (n,); indices ascend."""
+    cdef Sets vectors = _sets(indptr, indices)
+    cdef SparseRow query
+    if values.shape[0] != indices.shape[0] or query_values.shape[0] != query_indices.shape[0]:
+        raise ValueError("values must be one for each index")
+    out = np.zeros(vectors.n, np.float32)
+    cdef float[::1] view = out
+    if vectors.n and indices.shape[0] and query_indices.shape[0]:
+        query.indices = &query_indices[0]
+        query.values = &query_values[0]
+        query.size = query_indices.shape[0]
+        with nogil:
+            sparse_products(vectors, &values[0], query, &view[0])
     return out
 
 

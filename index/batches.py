@@ -1,4 +1,4 @@
-"""Batches of points: many sets in CSR form, or many dense vectors in one matrix."""
+"""Batches of points: sets or sparse vectors in CSR form, or dense vectors in one matrix."""
 
 from __future__ import annotations
 
@@ -61,7 +61,89 @@ class SetBatch:
         return SetBatch(indptr, np.concatenate([batch.indices for batch in batches]))
 
 
+@dataclass(frozen=True, eq=False)
+class SparseBatch(SetBatch):
+    """Sparse vectors in CSR form: sets of dimensions, with a value for each of them.
+
+    Attributes:
+        indptr, indices: see ``SetBatch``; a dimension is any number 0 .. 2**64 - 1.
+        values: float32 (elements,), finite.
+    """
+
+    values: FloatArray
+
+    def slice(self, start: int, stop: int) -> SparseBatch:
+        """Vectors start .. stop, without copying them."""
+        first, last = self.indptr[start], self.indptr[min(stop, len(self))]
+        part = super().slice(start, stop)
+        return SparseBatch(part.indptr, part.indices, self.values[first:last])
+
+    def take(self, rows: npt.ArrayLike) -> SparseBatch:
+        """The vectors with these numbers, in this order."""
+        chosen = np.ascontiguousarray(rows, np.int64)
+        part = super().take(chosen)
+        places = np.repeat(self.indptr[chosen] - part.indptr[:-1], part.sizes)
+        return SparseBatch(
+            part.indptr, part.indices, self.values[places + np.arange(len(part.indices))]
+        )
+
+    @staticmethod
+    def concat(batches: Sequence[SetBatch]) -> SparseBatch:
+        """All the vectors of several batches, in order."""
+        joined = SetBatch.concat(batches)
+        values = [batch.values for batch in batches if isinstance(batch, SparseBatch)]
+        return SparseBatch(
+            joined.indptr,
+            joined.indices,
+            np.concatenate(values) if values else np.zeros(0, np.float32),
+        )
+
+
 Batch: TypeAlias = SetBatch | FloatArray
+
+
+def is_sparse(batch: Any) -> bool:
+    """Whether this is a batch of sparse vectors: a ``SparseBatch`` or a scipy matrix."""
+    return isinstance(batch, SparseBatch) or all(
+        hasattr(batch, name) for name in ("indptr", "indices", "data")
+    )
+
+
+def as_sparse_batch(vectors: Any) -> SparseBatch:
+    """Sparse vectors as a :class:`SparseBatch`.
+
+    Args:
+        vectors: a ``SparseBatch``, taken as it is, or a scipy CSR matrix of numbers; values of one
+            dimension that stand in a row twice are added, zeros are left out.
+
+    Raises:
+        InvalidInputError: neither, or values that are not finite in float32.
+    """
+    if isinstance(vectors, SparseBatch):
+        return vectors
+    if not is_sparse(vectors) or getattr(vectors, "format", "csr") != "csr":
+        raise InvalidInputError(
+            "sparse vectors must be a SparseBatch or a scipy CSR matrix; call .tocsr()",
+            field="vector",
+        )
+    if vectors.data.dtype.kind not in "fiu":
+        raise InvalidInputError(
+            f"vectors must be numbers, not {vectors.data.dtype}", field="vector"
+        )
+    summed = vectors.copy()
+    summed.sum_duplicates()
+    with np.errstate(over="ignore"):
+        summed.data = summed.data.astype(np.float32)
+    summed.eliminate_zeros()
+    indptr = summed.indptr.astype(np.int64)
+    bad = np.flatnonzero(~np.isfinite(summed.data))
+    if len(bad):
+        raise InvalidInputError(
+            "vectors must be finite numbers within the range of float32",
+            field="vector",
+            row=int(np.searchsorted(indptr, bad[0], side="right") - 1),
+        )
+    return SparseBatch(indptr, summed.indices.astype(np.uint64), summed.data)
 
 
 def as_set_batch(sets: Any) -> SetBatch:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .batches import Batch, FloatArray, Int64Array, SetBatch, UInt64Array
+from .batches import Batch, FloatArray, Int64Array, SetBatch, SparseBatch, UInt64Array
 
 
 class Column:
@@ -73,6 +73,30 @@ class SetColumn:
         return self._indptr.nbytes + self._indices.nbytes
 
 
+class SparseColumn(SetColumn):
+    """Sparse vectors that can be appended to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._values = Column(np.float32)
+
+    def append(self, batch: Batch) -> None:
+        """Add the vectors of a batch behind the last."""
+        assert isinstance(batch, SparseBatch)
+        self._values.append(batch.values)
+        super().append(batch)
+
+    def snapshot(self) -> SparseBatch:
+        """All vectors so far, without a copy."""
+        sets = super().snapshot()
+        return SparseBatch(sets.indptr, sets.indices, self._values.snapshot()[: sets.indptr[-1]])
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes."""
+        return super().nbytes + self._values.nbytes
+
+
 class VectorColumn:
     """Dense vectors that can be appended to."""
 
@@ -96,4 +120,6 @@ class VectorColumn:
 
 def feature_column(batch: Batch) -> SetColumn | VectorColumn:
     """An empty column for features of this kind."""
+    if isinstance(batch, SparseBatch):
+        return SparseColumn()
     return SetColumn() if isinstance(batch, SetBatch) else VectorColumn(batch.shape[1])

@@ -6,8 +6,17 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from .batches import Batch, FloatArray, Int64Array, as_dense_batch, as_set_batch
+from .batches import (
+    Batch,
+    FloatArray,
+    Int64Array,
+    SparseBatch,
+    as_dense_batch,
+    as_set_batch,
+    as_sparse_batch,
+)
 from .errors import InvalidInputError
 
 Metric: TypeAlias = Literal["jaccard", "cosine", "ip"]
@@ -91,12 +100,34 @@ def check_batch(batch: Any, metric: Metric, dim: int | None) -> Batch:
         return vectors
     # In float64, so that no finite vector overflows or vanishes.
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    _refuse_zeros(norms)
+    return np.asarray(vectors / norms[:, None], np.float32)
+
+
+def check_sparse_batch(batch: Any, metric: Metric) -> SparseBatch:
+    """Sparse vectors in the form that engines store, normalised for cosine.
+
+    Raises:
+        InvalidInputError: not sparse vectors, not finite, or without direction (no values but
+            zeros) where the metric is cosine.
+    """
+    vectors = as_sparse_batch(batch)
+    if metric != "cosine" or not len(vectors):
+        return vectors
+    owner = np.repeat(np.arange(len(vectors)), vectors.sizes)
+    squares = vectors.values.astype(np.float64) ** 2
+    norms = np.sqrt(np.bincount(owner, squares, len(vectors)))
+    _refuse_zeros(norms)
+    values = np.asarray(vectors.values / norms[owner], np.float32)
+    return SparseBatch(vectors.indptr, vectors.indices, values)
+
+
+def _refuse_zeros(norms: npt.NDArray[np.float64]) -> None:
     zero = np.flatnonzero(norms == 0)
     if len(zero):
         raise InvalidInputError(
             "a vector of zeros has no direction, so no cosine", field="vector", row=int(zero[0])
         )
-    return np.asarray(vectors / norms[:, None], np.float32)
 
 
 def check_ids(ids: Any, count: int, next_id: int) -> Int64Array:

@@ -8,11 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from .batches import Batch, FloatArray, Int64Array, SetBatch
-from .engine import Metric, check_batch, check_ids, check_k, check_metric, smallest_hit
+from .batches import Batch, FloatArray, Int64Array, SetBatch, SparseBatch, is_sparse
+from .engine import (
+    Metric,
+    check_batch,
+    check_ids,
+    check_k,
+    check_metric,
+    check_sparse_batch,
+    smallest_hit,
+)
 from .errors import CorruptFileError, InvalidInputError
 from .files import read_arrays, unusable_is_corrupt, write_arrays
-from .flat_segments import FlatSegment, FlatSegments, FlatTail, open_flat_segment
+from .flat_segments import (
+    FlatSegment,
+    FlatSegments,
+    FlatTail,
+    feature_arrays,
+    features_of,
+    open_flat_segment,
+)
 from .segment import JoinedPoints
 from .segments import Merge, Sealed, Segments
 from .topk import merge_topk
@@ -24,7 +39,7 @@ class FlatIndex:
     """Exact nearest neighbours by comparing with every point.
 
     Args:
-        metric: ``"jaccard"`` (sets), ``"cosine"`` or ``"ip"`` (vectors).
+        metric: ``"jaccard"`` (sets), ``"cosine"`` or ``"ip"`` (vectors, all dense or all sparse).
         capacity: points of a mutable segment, for whoever seals segments into files beside the
             writer (see ``segments``); unless given all points stay in one.
         settle: accepted for symmetry with other engines; sealing is never done here.
@@ -45,6 +60,7 @@ class FlatIndex:
         self.metric = check_metric(metric, ("jaccard", "cosine", "ip"))
         self.capacity = ENDLESS if capacity is None else int(capacity)
         self.dim: int | None = None
+        self.sparse: bool | None = None  # of vectors; the first decide
         self._next_id = 0
         self._segments: Segments[FlatSegment, FlatTail] = Segments(
             FlatSegments(), self.capacity, settle=False
@@ -55,13 +71,19 @@ class FlatIndex:
 
     def check(self, batch: Any) -> Batch:
         """The batch as this index would store or search it; see :func:`engine.check_batch`."""
+        sparse = self.metric != "jaccard" and is_sparse(batch)
+        if self.metric != "jaccard" and self.sparse not in (None, sparse):
+            stored = "sparse: give a SparseBatch or a scipy CSR matrix" if self.sparse else "dense"
+            raise InvalidInputError(f"the vectors of this index are {stored}", field="vector")
+        if sparse:
+            return check_sparse_batch(batch, self.metric)
         return check_batch(batch, self.metric, self.dim)
 
     def add(self, batch: Any, ids: Any = None) -> None:
         """Add points.
 
         Args:
-            batch: n sets, or float32 (n, dim).
+            batch: n sets, float32 (n, dim), or sparse vectors (a ``SparseBatch`` or scipy CSR).
             ids: int64 (n,), new ones; the next free numbers unless given.
 
         Raises:
@@ -76,10 +98,15 @@ class FlatIndex:
             )
         if not len(features):
             return
-        if not isinstance(features, SetBatch):
-            self.dim = features.shape[1]
+        self._hold(features)
         self._segments.append(new_ids, features)
         self._next_id = max(self._next_id, int(new_ids.max()) + 1)
+
+    def _hold(self, features: Batch) -> None:
+        """From now on take points of this kind alone."""
+        self.sparse = isinstance(features, SparseBatch)
+        if not isinstance(features, SetBatch):
+            self.dim = features.shape[1]
 
     def remove(self, ids: Any) -> int:
         """Remove points by id; the number of those that were present."""
@@ -140,8 +167,10 @@ class FlatIndex:
             segment = open_flat_segment(Path(path), verify=verify)
             features = segment.view.features
             dim = None if isinstance(features, SetBatch) else features.shape[1]
-            if dim != index.dim:
+            sparse = isinstance(features, SparseBatch)
+            if dim != index.dim or index.sparse not in (None, sparse):
                 raise CorruptFileError("the segment has points of another kind", path=str(path))
+            index._hold(features)
             opened.append(Sealed(chunks, segment))
         index._segments.restore(opened)
         index._next_id = int(parameters["next_id"])
@@ -206,11 +235,7 @@ class FlatIndex:
         else:
             ids = np.zeros(0, np.int64)
             features = SetBatch.concat([]) if self.metric == "jaccard" else np.zeros((0, 1), "f4")
-        arrays: dict[str, np.ndarray[Any, Any]] = {"ids": ids}
-        if isinstance(features, SetBatch):
-            arrays |= {"indptr": features.indptr, "elements": features.indices}
-        else:
-            arrays["vectors"] = features
+        arrays: dict[str, np.ndarray[Any, Any]] = {"ids": ids, **feature_arrays(features)}
         write_arrays(Path(path), {"index": self.kind, "metric": self.metric}, arrays)
 
     @classmethod
@@ -223,10 +248,10 @@ class FlatIndex:
         header, arrays = read_arrays(Path(path), kind=cls.kind)
         with unusable_is_corrupt(path):
             index = cls(header["metric"])
-            if index.metric == "jaccard":
-                features: Batch = SetBatch(arrays["indptr"], arrays["elements"])
-            else:
-                features = arrays["vectors"]
+            features = features_of(arrays)
+            of_sets = isinstance(features, SetBatch) and not isinstance(features, SparseBatch)
+            if of_sets != (index.metric == "jaccard"):
+                raise ValueError("features and metric do not fit together")
             if len(arrays["ids"]):
                 index.add(features, arrays["ids"])
         return index

@@ -15,12 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from .abandon import checkpoint
-from .batches import Batch, Int64Array, SetBatch
+from .batches import Batch, Int64Array, SetBatch, SparseBatch
 from .files import ArrayFileWriter, Shapes, check_offsets, read_arrays, unusable_is_corrupt
 from .points import Points, PointsView
 from .segment import AlivePoints, JoinedPoints, Places, rows_of
 
-__all__ = ["FlatSegment", "FlatSegments", "FlatTail", "open_flat_segment"]
+__all__ = [
+    "FlatSegment",
+    "FlatSegments",
+    "FlatTail",
+    "feature_arrays",
+    "features_of",
+    "open_flat_segment",
+]
 
 KIND = "flat-segment"
 BLOCK_POINTS = 16_384  # copied at a time when segments are written
@@ -73,13 +80,10 @@ class FlatSegment:
     @property
     def nbytes(self) -> dict[str, int]:
         """Bytes by part."""
-        features = self.view.features
-        arrays = (
-            (features.indptr, features.indices) if isinstance(features, SetBatch) else (features,)
-        )
+        features = feature_arrays(self.view.features)
         return {
             "ids": self.ids.nbytes + self.view.alive.nbytes,
-            "features": sum(array.nbytes for array in arrays),
+            "features": sum(array.nbytes for array in features.values()),
         }
 
 
@@ -163,15 +167,30 @@ def open_flat_segment(path: Path, *, verify: bool = True) -> FlatSegment:
     """Map a segment file. Raises CorruptFileError, OSError."""
     _, arrays = read_arrays(path, KIND, verify=verify)
     with unusable_is_corrupt(path):
-        features: Batch
-        if "vectors" in arrays:
-            features = arrays["vectors"]
-        else:
-            check_offsets(arrays["indptr"], arrays["elements"])
-            features = SetBatch(arrays["indptr"], arrays["elements"])
+        features = features_of(arrays)
         if len(features) != len(arrays["ids"]):
             raise ValueError("ids and features do not fit together")
         return FlatSegment(arrays["ids"], features, path)
+
+
+def feature_arrays(features: Batch) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of features, as files name them."""
+    if not isinstance(features, SetBatch):
+        return {"vectors": features}
+    values = {"values": features.values} if isinstance(features, SparseBatch) else {}
+    return {"indptr": features.indptr, "elements": features.indices, **values}
+
+
+def features_of(arrays: dict[str, npt.NDArray[Any]]) -> Batch:
+    """Features from the arrays of a file. Raises ValueError where they do not fit together."""
+    if "vectors" in arrays:
+        return arrays["vectors"]
+    check_offsets(arrays["indptr"], arrays["elements"])
+    if "values" not in arrays:
+        return SetBatch(arrays["indptr"], arrays["elements"])
+    if len(arrays["values"]) != len(arrays["elements"]):
+        raise ValueError("values and elements do not fit together")
+    return SparseBatch(arrays["indptr"], arrays["elements"], arrays["values"])
 
 
 def _shapes(points: JoinedPoints, blocks: Sequence[Int64Array]) -> Shapes:
@@ -182,6 +201,8 @@ def _shapes(points: JoinedPoints, blocks: Sequence[Int64Array]) -> Shapes:
         return shapes | {"vectors": (np.float32, (count, first.shape[1]))}
     elements = sum(_elements(points.take(block)) for block in blocks)
     sizes: Shapes = {"indptr": (np.int64, (count + 1,)), "elements": (np.uint64, (elements,))}
+    if isinstance(first, SparseBatch):
+        sizes["values"] = (np.float32, (elements,))
     return shapes | sizes
 
 
@@ -197,9 +218,13 @@ def _write(arrays: dict[str, npt.NDArray[Any]], rows: Int64Array, features: Batc
         return
     starts = arrays["indptr"]
     starts[first + 1 : last + 2] = features.indptr[1:] - features.indptr[0] + starts[first]
-    arrays["elements"][starts[first] : starts[last + 1]] = features.indices[
-        features.indptr[0] : features.indptr[-1]
-    ]
+    here, taken = (
+        slice(starts[first], starts[last + 1]),
+        slice(features.indptr[0], features.indptr[-1]),
+    )
+    arrays["elements"][here] = features.indices[taken]
+    if isinstance(features, SparseBatch):
+        arrays["values"][here] = features.values[taken]
 
 
 def _alive(view: PointsView) -> AlivePoints:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _native
-from .batches import Batch, FloatArray, Int64Array, SetBatch
+from .batches import Batch, FloatArray, Int64Array, SetBatch, SparseBatch
 from .buffers import Column, SetColumn, VectorColumn, feature_column
 from .errors import InvalidInputError
 from .segment import SALT, rows_of
@@ -75,7 +75,11 @@ class PointsView:
         block = max(1, min(_BLOCK, _BLOCK_SCORES // max(1, len(self))))
         features = self.features
         for start in range(0, len(queries), block):
-            if isinstance(features, SetBatch):
+            if isinstance(features, SparseBatch):
+                assert isinstance(queries, SparseBatch)
+                rows = range(start, min(start + block, len(queries)))
+                scores = np.stack([_products(features, queries, row) for row in rows])
+            elif isinstance(features, SetBatch):
                 assert isinstance(queries, SetBatch)
                 part = queries.slice(start, min(start + block, len(queries)))
                 scores = _native.jaccard_of_all(
@@ -89,6 +93,9 @@ class PointsView:
     def similarity_to(self, queries: Batch, row: int, places: Int64Array) -> FloatArray:
         """Similarities of one of the queries with the points at these places, float32."""
         features = self.features
+        if isinstance(features, SparseBatch):
+            assert isinstance(queries, SparseBatch)
+            return _products(features.take(places), queries, row)
         if isinstance(features, SetBatch):
             assert isinstance(queries, SetBatch)
             return np.asarray(
@@ -196,6 +203,16 @@ class Points:
         """Bytes by part: ``"ids"`` and ``"features"``."""
         features = self._features.nbytes if self._features is not None else 0
         return {"ids": self._ids.nbytes + self._alive.nbytes, "features": features}
+
+
+def _products(vectors: SparseBatch, queries: SparseBatch, row: int) -> FloatArray:
+    """Inner products of one sparse query with all of these vectors, float32."""
+    query = queries.slice(row, row + 1)
+    return np.asarray(
+        _native.inner_products_of_sparse(
+            vectors.indptr, vectors.indices, vectors.values, query.indices, query.values
+        )
+    )
 
 
 def best_places(similarity: FloatArray, ids: Int64Array, k: int, floor: float) -> Int64Array:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from . import _native
 from .abandon import checkpoint
-from .batches import Batch, FloatArray, Int64Array, SetBatch
+from .batches import Batch, FloatArray, Int64Array, SetBatch, SparseBatch
 from .buffers import Column, feature_column
 from .calibration import SAMPLE
 from .files import Shapes
@@ -133,6 +133,8 @@ def concat(batches: Sequence[Batch]) -> Batch:
     """All rows of batches of one kind, in order."""
     if len(batches) == 1:
         return batches[0]
+    if isinstance(batches[0], SparseBatch):
+        return SparseBatch.concat([rows for rows in batches if isinstance(rows, SparseBatch)])
     if isinstance(batches[0], SetBatch):
         return SetBatch.concat([rows for rows in batches if isinstance(rows, SetBatch)])
     return np.concatenate([rows for rows in batches if not isinstance(rows, SetBatch)])
@@ -256,6 +258,7 @@ class Segment:
             shapes["indptr"] = (np.int64, (n + 1,))
             shapes["elements"] = (survey.element_type, (survey.elements,))
         else:
+            assert family.dim is not None  # sparse vectors have an exact index only
             shapes["vectors"] = (np.float32, (n, family.dim))
         arrays = allocate(shapes)
         arrays["ids"][:] = source.ids[order]

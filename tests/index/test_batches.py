@@ -5,7 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
-from closeby.index import InvalidInputError, SetBatch, as_dense_batch, as_set_batch
+from closeby.index import (
+    InvalidInputError,
+    SetBatch,
+    SparseBatch,
+    as_dense_batch,
+    as_set_batch,
+    as_sparse_batch,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -174,3 +181,33 @@ def test_what_are_no_vectors_is_refused(vectors: Any, row: Any) -> None:
     assert caught.value.row == row
     with pytest.raises(InvalidInputError):
         as_dense_batch(np.zeros((2, 0)))
+
+
+# --- sparse vectors ------------------------------------------------------------------------------
+
+
+def test_sparse_vectors_are_sliced_taken_and_joined_as_rows_of_the_matrix() -> None:
+    matrix = scipy.sparse.random(12, 40, 0.2, "csr", random_state=2, dtype=np.float32)
+
+    def dense(batch: SparseBatch) -> Any:
+        parts = (batch.values, batch.indices.astype(np.int64), batch.indptr)
+        return scipy.sparse.csr_matrix(parts, (len(batch), 40)).toarray()
+
+    batch, rows = as_sparse_batch(matrix), matrix.toarray()
+    np.testing.assert_array_equal(dense(batch), rows)
+    np.testing.assert_array_equal(dense(batch.slice(3, 20)), rows[3:])
+    np.testing.assert_array_equal(dense(batch.slice(3, 8).take([4, 0, 0])), rows[[7, 3, 3]])
+    joined = SparseBatch.concat([batch.slice(2, 5), batch.take([])])
+    np.testing.assert_array_equal(dense(joined), rows[2:5])
+    assert len(SparseBatch.concat([])) == 0
+
+
+def test_values_of_one_dimension_are_added_and_zeros_are_no_elements() -> None:
+    parts = (np.array([1.0, 2.0, 3.0, 0.0, 5.0, -5.0]), np.array([7, 2, 7, 1, 4, 4]))
+    matrix = scipy.sparse.csr_matrix((*parts, np.array([0, 3, 6])), (2, 9))
+    batch = as_sparse_batch(matrix)
+    assert batch.indptr.tolist() == [0, 2, 2]
+    assert batch.indices.tolist() == [2, 7]
+    assert batch.values.tolist() == [2, 4]
+    assert batch.values.dtype == np.float32
+    assert matrix.nnz == 6  # what was given is left as it is

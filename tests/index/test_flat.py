@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
-from closeby.index import CorruptFileError, FlatIndex, InvalidInputError, as_set_batch
+import scipy.sparse
+from closeby.index import (
+    CorruptFileError,
+    FlatIndex,
+    InvalidInputError,
+    as_set_batch,
+    as_sparse_batch,
+)
 from closeby.index.engine import Metric
 from hypothesis import given
 from hypothesis import strategies as st
@@ -276,3 +283,86 @@ def test_segments_sealed_into_files_answer_as_one_index(metric: Metric, tmp_path
     path.write_bytes(content)
     with pytest.raises(CorruptFileError, match=path.name):
         FlatIndex.restored(sealed.parameters, files)
+
+
+# --- sparse vectors ------------------------------------------------------------------------------
+
+
+def sparse_matrix(rows: int = 60, seed: int = 5) -> Any:
+    matrix = scipy.sparse.random(rows, 300, 0.05, "lil", random_state=seed, dtype=np.float32)
+    matrix[:, 0] = 0.01  # no row without direction
+    return matrix.tocsr()
+
+
+def check_against_dense(index: FlatIndex, matrix: Any, alive: np.ndarray, metric: str) -> None:
+    dense = FlatIndex(metric)  # type: ignore[arg-type]
+    dense.add(matrix.toarray()[alive], alive)
+    ids, scores = index.search(matrix[:10], 7)
+    expected_ids, expected = dense.search(matrix[:10].toarray(), 7)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
+    apart = np.abs(np.diff(expected, axis=1)).min(axis=1) > 1e-5
+    assert apart.any()
+    np.testing.assert_array_equal(ids[apart], expected_ids[apart])
+
+
+@pytest.mark.parametrize("metric", ["cosine", "ip"])
+def test_sparse_vectors_are_found_as_dense_ones_are(metric: Any, tmp_path: Path) -> None:
+    matrix = sparse_matrix()
+    index = FlatIndex(metric)
+    index.add(matrix[:25])
+    index.add(as_sparse_batch(matrix[25:]))
+    check_against_dense(index, matrix, np.arange(60), metric)
+    assert index.remove([3, 30]) == 2
+    alive = np.delete(np.arange(60), [3, 30])
+    check_against_dense(index, matrix, alive, metric)
+    index.save(tmp_path / "sparse")
+    loaded = FlatIndex.load(tmp_path / "sparse")
+    check_against_dense(loaded, matrix, alive, metric)
+    loaded.add(matrix[:1], [99])
+    assert loaded.search(matrix[:1], 2)[0][0, 1] == 99 or metric == "ip"
+
+
+def test_sparse_segments_of_files_are_searched_as_the_points_were(tmp_path: Path) -> None:
+    matrix = sparse_matrix()
+    index = FlatIndex("cosine", capacity=20)
+    index.add(matrix)
+    index.remove([7])
+    index.freeze()
+    paths = []
+    while (merge := index.next_seal()) is not None:
+        paths.append(tmp_path / f"{len(paths)}")
+        index.finish(merge, merge.build(paths[-1]))
+    check_against_dense(index, matrix, np.delete(np.arange(60), 7), "cosine")
+    again = FlatIndex.restored(index.parameters, [(1, path) for path in paths])
+    again.remove([7])
+    check_against_dense(again, matrix, np.delete(np.arange(60), 7), "cosine")
+    with pytest.raises(InvalidInputError, match="are sparse"):
+        again.add(matrix.toarray())
+
+
+def test_dense_and_sparse_vectors_do_not_mix() -> None:
+    matrix = sparse_matrix()
+    dense, sparse = FlatIndex("cosine"), FlatIndex("cosine")
+    dense.add(matrix.toarray())
+    sparse.add(matrix)
+    with pytest.raises(InvalidInputError, match="are dense"):
+        dense.search(matrix, 1)
+    with pytest.raises(InvalidInputError, match="are sparse"):
+        sparse.search(matrix.toarray(), 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.tocsc(), "CSR"),
+        (lambda m: m.astype(complex), "numbers"),
+        (lambda m: m * np.float32(np.inf), "finite"),
+        (lambda m: m.astype(np.float64) * 1e300, "finite"),
+        (lambda m: m * 0, "no direction"),
+    ],
+)
+def test_unusable_sparse_vectors_are_refused(change: Any, message: str) -> None:
+    index = FlatIndex("cosine")
+    with pytest.raises(InvalidInputError, match=message):
+        index.add(change(sparse_matrix()))
+    assert len(index) == 0

@@ -140,6 +140,43 @@ def test_projection_of_zeros_is_not_negative() -> None:
     assert got.tolist() == [[0]]
 
 
+SPARSE = st.dictionaries(st.integers(0, 2**64 - 1), st.floats(-100, 100, width=32), max_size=12)
+
+
+def sparse_rows(rows: list[dict[int, float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows as offsets, ascending dimensions and values."""
+    indptr = np.cumsum([0] + [len(row) for row in rows])
+    dimensions = [d for row in rows for d in sorted(row)]
+    values = [row[d] for row in rows for d in sorted(row)]
+    return indptr, np.array(dimensions, np.uint64), np.array(values, np.float32)
+
+
+@pytest.mark.parametrize("name", _native.instruction_sets())
+@settings(deadline=None)
+@given(st.lists(SPARSE, max_size=4), st.integers(1, 12), st.integers(0, 2**64 - 1))
+def test_sparse_projections(name: str, rows: list[dict[int, float]], size: int, seed: int) -> None:
+    _native.use_instruction_set(name)
+    try:
+        got = _native.sparse_projections(*sparse_rows(rows), seed, 8 * size)
+    finally:
+        _native.use_instruction_set("best")
+    assert got.shape == (len(rows), size)
+    for bits, row in zip(got, rows, strict=True):
+        dimensions = sorted(row)
+        sums = oracle.sparse_projections(dimensions, [row[d] for d in dimensions], seed, 8 * size)
+        np.testing.assert_array_equal(bits, oracle.pack(sums < 0))
+
+
+@settings(deadline=None)
+@given(st.lists(SPARSE, max_size=6), SPARSE)
+def test_inner_products_of_sparse(rows: list[dict[int, float]], query: dict[int, float]) -> None:
+    rows = [*rows, query]  # dimensions in common
+    dimensions, values = sparse_rows([query])[1:]
+    got = _native.inner_products_of_sparse(*sparse_rows(rows), dimensions, values)
+    expected = [sum(row.get(d, 0.0) * query[d] for d in query) for row in rows]
+    np.testing.assert_allclose(got, np.float32(expected), rtol=1e-6, atol=1e-6)
+
+
 # --- group tests ---------------------------------------------------------------------------------
 
 
@@ -748,6 +785,7 @@ def test_offsets_that_do_not_fit_are_refused(pair: Any) -> None:
 SIGNATURES = random_u32(1, 3, 16)
 VECTORS, SIGNS = np.ones((2, 8), np.float32), random_signs(0, 2, 8)
 LONG = 2**62
+CSR_VALUES = np.ones(len(CSR[1]), np.float32)
 
 BAD_CALLS: list[tuple[str, tuple[Any, ...]]] = [
     ("minhash_by_permutations", (*CSR, U32, U32[:3], 0)),
@@ -790,6 +828,16 @@ BAD_CALLS: list[tuple[str, tuple[Any, ...]]] = [
     ("signed_projections", (VECTORS[0], SIGNS, 8)),
     ("signed_projections", (None, SIGNS, 8)),
     ("signed_projections", (VECTORS, None, 8)),
+    ("sparse_projections", (*CSR, CSR_VALUES[:-1], 0, 8)),
+    ("sparse_projections", (*CSR, CSR_VALUES.astype(np.float64), 0, 8)),
+    ("sparse_projections", (*CSR, CSR_VALUES, 0, 0)),
+    ("sparse_projections", (*CSR, CSR_VALUES, 0, 12)),
+    ("sparse_projections", (*CSR, CSR_VALUES, 0, LONG)),
+    ("sparse_projections", (*CSR, CSR_VALUES, -1, 8)),
+    ("sparse_projections", (*CSR, None, 0, 8)),
+    ("inner_products_of_sparse", (*CSR, CSR_VALUES[:-1], CSR[1], CSR_VALUES)),
+    ("inner_products_of_sparse", (*CSR, CSR_VALUES, CSR[1], CSR_VALUES[:-1])),
+    ("inner_products_of_sparse", (*CSR, CSR_VALUES, CSR[1], None)),
     ("insert_into_groups", (POINTS.bitmaps, POINTS.keys[:, :3].copy(), 0, 3)),
     ("insert_into_groups", (POINTS.bitmaps, POINTS.keys, 0, 0)),
     ("insert_into_groups", (POINTS.bitmaps, POINTS.keys, 0, -3)),
