@@ -264,6 +264,10 @@ def as_dense_batch(vectors: Any, dim: int | None = None) -> FloatArray:
         InvalidInputError: ragged, not numbers, a value that is not finite in float32, or of the
             wrong dimension.
     """
+    if is_sparse(vectors):
+        raise InvalidInputError(
+            'vectors must be dense here: call .toarray(), or use index="flat"', field="vector"
+        )
     try:
         array = np.asarray(vectors)
     except ValueError:

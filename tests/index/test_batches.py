@@ -211,3 +211,10 @@ def test_values_of_one_dimension_are_added_and_zeros_are_no_elements() -> None:
     assert batch.values.tolist() == [2, 4]
     assert batch.values.dtype == np.float32
     assert matrix.nnz == 6  # what was given is left as it is
+
+
+def test_sparse_vectors_are_refused_where_dense_ones_are_wanted() -> None:
+    matrix = scipy.sparse.csr_matrix(np.eye(3, dtype=np.float32))
+    for batch in (matrix, as_sparse_batch(matrix)):
+        with pytest.raises(InvalidInputError, match=r"\.toarray\(\)"):
+            as_dense_batch(batch)
