@@ -402,12 +402,13 @@ class SegmentedIndex(ABC):
         points = max(1, len(self))
         estimate = 0.0
         for segment in self._searchable():
-            share = (len(segment) - segment.removed) / points
-            if segment.selector is None:
+            size = len(segment)
+            share = (size - segment.removed) / points
+            if segment.selector is None or not size:  # a writer is about to fill a new one
                 estimate += share
                 continue
             breadth = self._effort(segment, target, 1).breadth
-            estimate += share * self._recall_for(len(segment), segment.selector, breadth)
+            estimate += share * self._recall_for(size, segment.selector, breadth)
         return min(1.0, estimate) if len(self) else 1.0
 
     def _explain_choices(self) -> dict[str, Any]:

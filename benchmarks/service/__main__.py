@@ -189,8 +189,9 @@ def _latencies(url: str, asked: list[bytes]) -> tuple[float, float]:
     with httpx.Client(base_url=url, timeout=60) as http:
         for body in asked:
             start = time.perf_counter()
-            http.post("/v1/collections/points/query", content=body, headers=headers)
+            answer = http.post("/v1/collections/points/query", content=body, headers=headers)
             seconds.append(time.perf_counter() - start)
+            answer.raise_for_status()
     p50, p99 = np.percentile(np.array(seconds) * 1e3, [50, 99])
     return round(float(p50), 3), round(float(p99), 3)
 
