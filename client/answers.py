@@ -12,6 +12,7 @@ from .inputs import Row
 from .results import (
     CollectionConfig,
     CollectionInfo,
+    Duplicate,
     Hit,
     JobInfo,
     JobProgress,
@@ -34,6 +35,14 @@ def shared_results(answer: Mapping[str, Any], queries: int) -> list[QueryResult]
     return [
         QueryResult(hits(one), share, one.get("recall_estimate", recall))
         for one in answer["results"]
+    ]
+
+
+def duplicates_of(answer: Mapping[str, Any]) -> list[Duplicate]:
+    """What the points of an upsert duplicate; empty where that was not asked for."""
+    return [
+        Duplicate(one["id"], one["duplicate_of"], one["score"])
+        for one in answer.get("duplicates") or []
     ]
 
 

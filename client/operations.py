@@ -12,6 +12,7 @@ from .answers import (
     api_error,
     collection_info,
     counted_from_caller,
+    duplicates_of,
     hits,
     job_info,
     point,
@@ -46,6 +47,7 @@ from .optimize import J, OptimizeOperations
 from .results import (
     CollectionInfo,
     DeleteResult,
+    Duplicate,
     JobInfo,
     JobState,
     Point,
@@ -75,6 +77,7 @@ Index: TypeAlias = Literal[
     "binary_hnsw",
     "binary_ivf",
 ]
+OnDuplicate: TypeAlias = Literal["keep", "link", "skip", "reject"]
 Progress: TypeAlias = Callable[[int, "int | None"], object]
 
 _COLLECTIONS = "/v1/collections"
@@ -238,6 +241,8 @@ class CollectionOperations(OptimizeOperations[J]):
         vectors: Vectors | None = None,
         payloads: Payloads | None = None,
         points: Iterable[PointLike] | None = None,
+        on_duplicate: OnDuplicate | None = None,
+        threshold: float | None = None,
         progress: Progress | None = None,
     ) -> Flow[UpsertResult]:
         """Store points; one whose id is there already replaces it, payload included.
@@ -259,6 +264,13 @@ class CollectionOperations(OptimizeOperations[J]):
         ``progress(done, total)`` is called in the caller's thread as they are answered, ``total``
         None for generators. For one id given twice the last one wins, as if sent one by one.
 
+        With ``on_duplicate`` each point is tested against all earlier ones first. Of those whose
+        similarity is ``threshold`` (above 0, at most 1) or more the nearest is told in the
+        result's ``duplicates``, and the point is stored (``"keep"``), stored with a
+        ``duplicate_of`` in its payload (``"link"``), left out (``"skip"``), or ends the call with
+        a ConflictError (``"reject"``: nothing of its request is stored). Requests then go one
+        after the other.
+
         Raises InvalidInputError that names the row, for lists and arrays before anything is sent.
         After another error the points of some requests are stored; the same call may be repeated.
         """
@@ -266,18 +278,23 @@ class CollectionOperations(OptimizeOperations[J]):
         source = point_rows(ids, inputs, payloads, points)
         batching = self._session.batching
         stored = _Tally(source.total, progress)
+        given = {"on_duplicate": on_duplicate, "threshold": threshold}
+        options = encode(
+            {name: value for name, value in given.items() if value is not None}, field="upsert"
+        )
         yield InFlight(
             (
                 Task(
-                    self._upsert_part(source.column, part),
+                    self._upsert_part(source.column, part, options),
                     {row.id for row in part if row.id is not None},
                 )
                 for part in split(source.rows, batching.points, batching.body_bytes)
             ),
-            batching.in_flight,
+            # Which point is the earlier one is told by the order of the requests.
+            batching.in_flight if on_duplicate is None else 1,
             stored.add,
         )
-        return UpsertResult(stored.count, stored.took_ms)
+        return UpsertResult(stored.count, stored.took_ms, stored.duplicates)
 
     @Operation
     def get(self, *, ids: Ids) -> Flow[Points]:
@@ -454,7 +471,7 @@ class CollectionOperations(OptimizeOperations[J]):
         format: str | None = None,  # noqa: A002
         columns: Mapping[str, Any] | None = None,
         on_error: Literal["skip", "stop"] = "skip",
-        on_duplicate: Literal["keep", "link", "skip", "reject"] | None = None,
+        on_duplicate: OnDuplicate | None = None,
         threshold: float | None = None,
         id_prefix: str | None = None,
         progress: Callable[[int, int], object] | None = None,
@@ -620,15 +637,18 @@ class CollectionOperations(OptimizeOperations[J]):
 
     # --- parts of a call -------------------------------------------------------------------------
 
-    def _upsert_part(self, column: str, part: list[Row]) -> Flow[tuple[int, UpsertResult]]:
+    def _upsert_part(
+        self, column: str, part: list[Row], options: bytes
+    ) -> Flow[tuple[int, UpsertResult]]:
         """Send one part of an upsert; its number of rows, and what was stored."""
         rows = list(latest_by_id(part).values())
         answers = yield from self._halving(
-            ("points:upsert", "upserted"), rows, lambda half: upsert_body(column, half)
+            ("points:upsert", "upserted"), rows, lambda half: upsert_body(column, half, options)
         )
         return len(part), UpsertResult(
             sum(answer["upserted"] for _, answer in answers),
             sum(answer["took_ms"] for _, answer in answers),
+            [one for _, answer in answers for one in duplicates_of(answer)],
         )
 
     def _query_part(
@@ -682,6 +702,7 @@ class _Tally:
     def __init__(self, total: int | None, progress: Progress | None) -> None:
         self.count = 0
         self.took_ms = 0.0
+        self.duplicates: list[Duplicate] = []
         self._done = 0
         self._total = total
         self._progress = progress
@@ -691,6 +712,7 @@ class _Tally:
         self._done += rows
         self.count += stored.upserted
         self.took_ms += stored.took_ms
+        self.duplicates += stored.duplicates
         if self._progress is not None:
             self._progress(self._done, self._total)
 

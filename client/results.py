@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypedDict, overload
 
 PointId = int | str
@@ -90,12 +90,24 @@ class Points(Sequence[Point]):
         return iter(self.points)
 
 
+class Duplicate(NamedTuple):
+    """The point ``id`` is near the earlier point ``duplicate_of``; ``score``: how near."""
+
+    id: PointId
+    duplicate_of: PointId
+    score: float
+
+
 @dataclass(frozen=True)
 class UpsertResult:
-    """``upserted`` points are stored; ``took_ms`` is the server's time over all requests."""
+    """``upserted`` points are stored; ``took_ms`` is the server's time over all requests.
+
+    ``duplicates`` of earlier points were found among them, in their order, with ``on_duplicate``.
+    """
 
     upserted: int
     took_ms: float
+    duplicates: list[Duplicate] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

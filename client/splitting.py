@@ -50,13 +50,13 @@ def latest_by_id(part: list[Row]) -> dict[PointId | None, Row]:
     return {row.id: row for row in part}
 
 
-def upsert_body(column: str, rows: list[Row]) -> bytes:
-    """The columnar body of an upsert."""
+def upsert_body(column: str, rows: list[Row], options: bytes = b"{}") -> bytes:
+    """The columnar body of an upsert; ``options`` is a JSON object of what all its rows share."""
     pieces = [b'{"ids":[', b",".join([row.id_json for row in rows])]
     pieces += [b'],"', column.encode(), b'":[', b",".join([row.input_json for row in rows])]
     if any(row.payload_json != b"null" for row in rows):
         pieces += [b'],"payloads":[', b",".join([row.payload_json for row in rows])]
-    pieces.append(b"]}")
+    pieces.append(b"]}" if options == b"{}" else b"]," + options[1:])
     return b"".join(pieces)
 
 

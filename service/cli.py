@@ -273,7 +273,10 @@ def import_file(
         str | None, typer.Option(help="Near-duplicates: keep, link, skip or reject.")
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Least similarity of near-duplicates.")
+        float | None,
+        typer.Option(
+            "--duplicate-threshold", "--threshold", help="Least similarity of near-duplicates."
+        ),
     ] = None,
     id_prefix: Annotated[
         str | None, typer.Option(help="Put before each id; keeps rows of several files apart.")
@@ -300,6 +303,8 @@ def import_file(
       closeby import genomes genomes.fasta --kmers 21 --wait --url http://10.0.0.5:8080
 
       closeby import images embeddings.npy --metric cosine
+
+      closeby import texts texts.jsonl.gz --on-duplicate skip --duplicate-threshold .8 --wait
     """
     from .import_command import ImportFlags, run_import_command
 

@@ -5,11 +5,16 @@
 The checkpoint is the number of the first row that was not stored yet. It is committed together with
 the rows before it, so a job that is resumed, after whatever crash, stores each row once. Ids are
 given by the file or made of positions in it, so that importing a file again replaces its points.
+
+Near-duplicates that were looked for are listed in the result file. What a batch adds to it is on
+disk before the batch is committed, and the checkpoint has the length: what is behind it was of a
+batch that is done again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +26,7 @@ from closeby.loaders import BadRowError, PointReader, open_points
 from closeby.loaders import PointBatch as FileBatch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from .durable_files import sync_directory
 from .errors import (
     CollectionNotFoundError,
     ImportFileError,
@@ -96,6 +102,8 @@ class _Tally:
     stored: int = 0
     bad: int = 0
     duplicates: int = 0
+    told_bytes: int = 0
+    """Length of the list of duplicates, in the result file."""
 
 
 def run_import(context: JobContext) -> dict[str, Any]:
@@ -118,6 +126,7 @@ def run_import(context: JobContext) -> dict[str, Any]:
             for batch in reader:
                 work.store(batch)
                 work.tell()
+            work.end()
     return work.counts()
 
 
@@ -157,6 +166,10 @@ class _Import:
         self._refused = 0
         self._sampled = 0
         self._batches = 0
+        if options.on_duplicate is not None:
+            path = context.result_path()
+            path.touch()
+            sync_directory(path.parent)
 
     def store(self, batch: FileBatch) -> None:
         """Store the rows of a batch, and the checkpoint behind them."""
@@ -218,12 +231,13 @@ class _Import:
         self._tally = tally
 
     def _write_tested(self, points: PointBatch, policy: Policy) -> None:
-        def counted(done: Duplicates) -> _Tally:
+        def listed(done: Duplicates) -> _Tally:
             tally = self._tally
             return replace(
                 tally,
                 stored=tally.stored + done.stored,
                 duplicates=tally.duplicates + len(done.found),
+                told_bytes=self._list(done),
             )
 
         assert self._options.threshold is not None
@@ -232,10 +246,33 @@ class _Import:
             points,
             OnDuplicate(policy, self._options.threshold),
             Durability.INDEXED,
-            lambda done: self._context.checkpoint_with(asdict(counted(done))),
+            lambda done: self._context.checkpoint_with(asdict(listed(done))),
         )
         # Where all were left out nothing was committed: a resume would leave them out again.
-        self._tally = counted(done)
+        self._tally = listed(done)
+
+    def _list(self, done: Duplicates) -> int:
+        """Put the duplicates of the current batch, alone, behind those of the batches before.
+
+        The length of the list with them; they are on disk. Doing it again changes nothing.
+        """
+        before = self._tally.told_bytes
+        rows = b"".join(orjson.dumps(one.as_json()) + b"\n" for one in done.found)
+        if not rows:
+            return before
+        with self._context.result_path().open("r+b") as file:
+            file.truncate(before)
+            file.seek(before)
+            file.write(rows)
+            file.flush()
+            os.fsync(file.fileno())
+        return before + len(rows)
+
+    def end(self) -> None:
+        """Cut off what a batch had listed that was never committed."""
+        if self._options.on_duplicate is not None:
+            with self._context.result_path().open("r+b") as file:
+                file.truncate(self._tally.told_bytes)
 
     def tell(self) -> None:
         """Report progress. Raises what `JobContext.progress` raises."""

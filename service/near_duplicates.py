@@ -56,6 +56,10 @@ class Duplicate(NamedTuple):
     duplicate_of: int | str
     score: float
 
+    def as_json(self) -> dict[str, int | str | float]:
+        """As it is told: the score is single precision, so no digits beyond that."""
+        return self._asdict() | {"score": round(self.score, 7)}
+
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:

@@ -89,8 +89,7 @@ def _upsert(shard: Shard, body: bytes, settings: Settings) -> dict[str, Any]:
         done = upsert_tested(shard, asked.batch, asked.on_duplicate, asked.durability)
     except InvalidInputError as error:
         raise at_path(error, asked.path) from error
-    told = [one._asdict() | {"score": round(one.score, 7)} for one in done.found]
-    return {"upserted": done.stored, "duplicates": told}
+    return {"upserted": done.stored, "duplicates": [one.as_json() for one in done.found]}
 
 
 def _get(shard: Shard, body: bytes, settings: Settings) -> bytes:

@@ -121,6 +121,21 @@ def test_the_command_makes_a_collection_that_suits_the_file(
         db.delete_collection(name)
 
 
+def test_the_command_leaves_near_duplicates_out(db: Client, server: Any, tmp_path: Path) -> None:
+    file = tmp_path / "near.txt"
+    text = "https://example.org/a/long/address/of/something"
+    file.write_text(f"{text}\n{text}s\nsomething else entirely\n")
+    flags = ["--on-duplicate", "skip", "--duplicate-threshold", ".8"]
+    done = run(server, "cli-near", str(file), "--wait", *flags)
+    assert done.exit_code == 0, done.output
+    assert "cli-near: 2 points, 1 duplicates" in done.stderr
+    (job,) = db.list_jobs(collection="cli-near")
+    (told,) = db.job(job.id).rows()
+    # 44 shingles are of both, and one of the longer alone.
+    assert told == {"id": 2, "duplicate_of": 1, "score": round(44 / 45, 7)}
+    db.delete_collection("cli-near")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

@@ -129,6 +129,49 @@ def test_many_kills(
     assert content(tmp_path / "data") == clean
 
 
+def import_tested(
+    data_dir: Path, file: Path, start_server: Start, kills: int, chance: random.Random
+) -> tuple[Any, list[Any]]:
+    """Result and list of duplicates of an import that leaves them out, its server killed often."""
+    job = ""
+    for left in range(kills, -1, -1):
+        with start_server(data_dir) as server, Client(server.url) as db:
+            if not job:
+                made = db.create_collection("urls", metric="jaccard", features=SHINGLES, seed=3)
+                job = made.import_file(file, on_duplicate="skip", threshold=0.9).id
+            if left:
+                # From a batch on, not from the start: else nothing may have been done yet.
+                reached = db.job(job).info().progress.done
+                deadline = time.monotonic() + 20
+                while (info := db.job(job).info()).progress.done == reached and not info.finished:
+                    assert time.monotonic() < deadline, info
+                    time.sleep(0.01)
+                time.sleep(chance.uniform(0, 0.1))
+                server.process.send_signal(signal.SIGKILL)
+                server.process.wait()
+                continue
+            assert db.job(job).wait(timeout=120).state == "done"
+            return db.job(job).result(), list(db.job(job).rows())
+    raise AssertionError("no server was left to end the import")
+
+
+def test_a_killed_import_that_looks_for_duplicates_ends_as_a_clean_one(
+    tmp_path: Path, start_server: Start
+) -> None:
+    chance = random.Random(0)
+    fresh = [chance.randbytes(20).hex() for _ in range(6_000)]
+    file = tmp_path / "near.txt"
+    # Copies lie all over the file: in the batch of their original, the next one, and at the end.
+    lines = [line for n, text in enumerate(fresh) for line in ((text, text + "s")[: 1 + n % 2])]
+    file.write_text("\n".join([*lines, *(text + "t" for text in fresh[::2])]))
+    clean = import_tested(tmp_path / "clean", file, start_server, 0, chance)
+    killed = import_tested(tmp_path / "killed", file, start_server, 2, chance)
+    assert clean[0] == {"points": 6_000, "bad": 0, "format": "lines", "duplicates": 6_000}
+    assert len(clean[1]) == 6_000
+    assert killed == clean
+    assert content(tmp_path / "killed") == content(tmp_path / "clean")
+
+
 def test_workers_end_with_their_server(tmp_path: Path, start_server: Start) -> None:
     for stop in (signal.SIGTERM, signal.SIGKILL):
         with start_server(tmp_path / "data", "--workers", "2") as server:

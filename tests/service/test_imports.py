@@ -340,6 +340,17 @@ def test_near_duplicates_are_left_out_of_an_import(http: httpx.Client, collectio
     assert job["result"]["points"] == count(http, collection)
     assert job["result"]["points"] + job["result"]["duplicates"] == 3_000
     assert job["result"]["duplicates"] >= 1_490
+    lines = http.get(f"/v1/jobs/{job['id']}/result").text.splitlines()
+    told = [json.loads(line) for line in lines]
+    assert len(told) == job["result"]["duplicates"]
+    # Ids are numbers of lines: each copy is 1,500 lines behind what it was made of.
+    assert all(one["id"] == one["duplicate_of"] + 1_500 for one in told)
+    assert all(0.85 <= one["score"] < 1 for one in told)
+    assert [one["id"] for one in told] == sorted(one["id"] for one in told)
+    none = finished(
+        http, upload(http, collection, "one.txt", b"unlike all others", id_prefix="y", **options)
+    )
+    assert http.get(f"/v1/jobs/{none['id']}/result").content == b""
     again = finished(http, upload(http, collection, "n.txt", content, id_prefix="x", **options))
     assert again["result"]["points"] == 0
     rejected = finished(
