@@ -53,6 +53,7 @@ class FollowingShard(Shard):
         self._sealed = sealing
         self._manifest = nothing_sealed(record.id)
         self._superseded_since: float | None = None
+        self._outdated = False
         self._beginning = threading.Lock()
 
     def load(self, stop: threading.Event | None = None) -> None:
@@ -65,11 +66,25 @@ class FollowingShard(Shard):
             raise
         self._load_fault = None
 
+    def follow(self, record: CollectionRecord, sealing: Sealing) -> None:
+        """Take note of how the collection is stored now.
+
+        An engine that the other process put in the place of ours takes over with the next `renew`;
+        until then ours answers.
+        """
+        if sealing.directory == self._sealed.directory:
+            self.record = record
+            return
+        with self._beginning:
+            self.record, self._sealed, self._outdated = record, sealing, True
+
     def renew(self) -> None:
         """Begin again from the manifest, if it is worth while. Raises what `load` raises."""
-        if not self.ready or self._is_worth_while():
+        if not self.ready or self._outdated or self._is_worth_while():
             self.load()
             log.debug("renewed", collection=self.record.name, points=len(self))
+        else:
+            self.merge()  # nobody else renews a structure of ours
 
     def get(self, ids: Sequence[int | str]) -> tuple[list[Point], list[int | str]]:
         """See `Shard.get`."""
@@ -125,7 +140,7 @@ class FollowingShard(Shard):
                     continue  # rows were removed while we read them
                 contents.complete(self.complete_seq)
                 self._contents, self._manifest = contents, manifest
-                self._superseded_since = None
+                self._superseded_since, self._outdated = None, False
             return True
         raise NotReadyError("the log is cleared faster than it can be read", retry_after=1)
 

@@ -182,7 +182,11 @@ class Registry:
         for record in self._store.list_collections():
             if not record.name.startswith(HIDDEN):
                 shard = known.get(record.id) or self._shard(record)
-                shard.record = record
+                own = self._sealing_of(record)
+                if own is not None and isinstance(shard, FollowingShard):
+                    shard.follow(record, own)
+                else:
+                    shard.record = record
                 shards[record.name] = shard
         self._shards = shards
 
@@ -198,11 +202,8 @@ class Registry:
             return
         before = shard.record
         config = config | {"generation": config.get("generation", 0) + 1}
-        own = None
-        if self._sealing is not None:
-            own = replace(
-                self._sealing, directory=self._sealing.directory / _folder(before.id, config)
-            )
+        own = self._sealing_of(replace(before, config=config))
+        if own is not None:
             # What an attempt left that did not come to its end.
             shutil.rmtree(own.directory, ignore_errors=True)
         shard.reindex(config, own, stop)
@@ -235,16 +236,19 @@ class Registry:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _shard(self, record: CollectionRecord) -> Shard:
-        own = None
-        if self._sealing is not None:
-            own = replace(
-                self._sealing, directory=self._sealing.directory / _folder(record.id, record.config)
+        own = self._sealing_of(record)
+        if self._read_only and own is not None:
+            return FollowingShard(
+                self._store, record, max_set_elements=self._max_set_elements, sealing=own
             )
-            if self._read_only:
-                return FollowingShard(
-                    self._store, record, max_set_elements=self._max_set_elements, sealing=own
-                )
         return Shard(self._store, record, max_set_elements=self._max_set_elements, sealing=own)
+
+    def _sealing_of(self, record: CollectionRecord) -> Sealing | None:
+        """How the shard of a collection keeps sealed segments, in a folder of its own."""
+        if self._sealing is None:
+            return None
+        folder = self._sealing.directory / _folder(record.id, record.config)
+        return replace(self._sealing, directory=folder)
 
 
 def _remove_folders_of_others(directory: Path, shards: Iterable[Shard]) -> None:

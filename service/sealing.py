@@ -6,6 +6,7 @@ next_seal() ── segment file ── points file ── store durable ── m
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -190,7 +191,7 @@ class Sealer:
         self._open = {each.entry.segment.name: each for each in opened}
 
     def close(self) -> None:
-        """The collection was deleted: publish nothing any more."""
+        """Its folder goes: publish nothing any more. A step in progress removes what it wrote."""
         with self._publish_lock:
             self._closed = True
 
@@ -275,6 +276,8 @@ class Sealer:
         """Publish which sealed points are dead, if nothing but deletes waits to be sealed."""
         self._store.sync()
         with self._publish_lock:
+            if self._closed:
+                return
             with self._lock:
                 if self._contents.put_seq > self.sealed_seq:
                     return
@@ -317,6 +320,10 @@ class Sealer:
         except BaseException as error:
             if not self._files.may_list(written):
                 remove(written)
+            if self._closed:
+                # Who removes the folder could not while this was being written there.
+                with contextlib.suppress(OSError):
+                    self._sealing.directory.rmdir()
             if not isinstance(error, AbandonedError):
                 self._fault = str(error)
             raise
@@ -341,7 +348,7 @@ class Sealer:
     ) -> None:
         """Publish a new segment in the place of others; the caller holds the publish lock."""
         if self._closed:
-            raise StoreUnavailableError("the collection was deleted")
+            raise StoreUnavailableError("the collection was deleted, or has another engine")
         live = self._contents.live
         opened = {name: each for name, each in self._open.items() if each not in replaced}
         if new is not None:

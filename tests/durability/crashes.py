@@ -15,6 +15,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,8 +36,10 @@ def free_port() -> int:
         return port
 
 
-def fork_server(data_dir: Path, port: int, log: Path) -> int:
-    """Start a server in a process of its own and give its id.
+def fork_server(
+    data_dir: Path, port: int, log: Path, prepare: Callable[[], None] | None = None
+) -> int:
+    """Start a server in a process of its own and give its id. `prepare` is called there first.
 
     Forked, not executed, so that a thousand starts do not import everything a thousand times; to
     be called where no other thread runs. It is the server of the command line in all else.
@@ -52,6 +55,8 @@ def fork_server(data_dir: Path, port: int, log: Path) -> int:
         from closeby.service.cli import serve
 
         os.environ["CLOSEBY_SEGMENT_POINTS"] = "64"
+        if prepare is not None:
+            prepare()
         serve(
             host="127.0.0.1",
             port=port,
@@ -211,7 +216,7 @@ def kill_many(
         pid = fork_server(folder / "data", port, log)
         try:
             with httpx.Client(base_url=url, timeout=60) as http:
-                _await_ready(http, pid, start + 60)
+                await_ready(http, pid, start + 60)
                 outcome.ready_seconds.append(time.monotonic() - start)
                 if turn == 0:
                     body = {"features": {"kind": "ids"}, "metric": "jaccard", "index": "flinng"}
@@ -248,7 +253,7 @@ def _load(clients: list[Client], url: str, pid: int, seconds: float, draw: rando
         thread.join()
 
 
-def _await_ready(http: httpx.Client, pid: int, deadline: float) -> None:
+def await_ready(http: httpx.Client, pid: int, deadline: float) -> None:
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.HTTPError):
             if http.get("/readyz").status_code == 200:

@@ -297,3 +297,23 @@ def test_durability_is_one_of_three_words(tmp_path: Path, wrong: Any) -> None:
             assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "durability")
             for word in ("fsync", "indexed", "none"):
                 assert http.post(path, json=body | {"durability": word}).status_code == 200
+
+
+def test_a_seal_in_progress_leaves_no_folder_of_a_collection_that_is_gone(
+    store: Store, record: CollectionRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = load(store, record, tmp_path)
+    fill(shard, 0, 17)
+    write = PointsFile.write
+
+    def late(*args: Any) -> PointsFile:
+        # Whoever removes the folder does so before this file is there.
+        shutil.rmtree(tmp_path / "1")
+        (tmp_path / "1").mkdir()
+        shard.close()
+        return write(*args)
+
+    monkeypatch.setattr(sealing_module.PointsFile, "write", late)
+    with pytest.raises((StoreUnavailableError, OSError)):
+        shard.seal()
+    assert not (tmp_path / "1").exists()

@@ -90,3 +90,39 @@ def test_a_read_only_server_follows_the_one_that_writes(
     with serve(settings) as writer:
         until(lambda: writer.get("/readyz").status_code == 200)
         assert writer.get("/v1/collections/d").status_code == 200
+
+
+def test_a_read_only_server_takes_over_a_change_of_engine_and_answers_meanwhile(
+    serve: Callable[[Settings], Any], tmp_path: Path
+) -> None:
+    settings = Settings(data_dir=tmp_path, segment_points=64)
+    with serve(settings) as writer:
+        body = {"features": {"kind": "ids"}, "index": "flinng"}
+        writer.put("/v1/collections/c", json=body).raise_for_status()
+        ids = [*range(300)]
+        points = {"ids": ids, "sets": [elements(i) for i in ids]}
+        writer.post("/v1/collections/c/points:upsert", json=points).raise_for_status()
+        with serve(settings.model_copy(update={"read_only": True})) as http:
+            until(lambda: http.get("/readyz").status_code == 200)
+
+            def finds(point: int) -> bool:
+                query = {"set": elements(point), "limit": 1, "threshold": 0.99}
+                answer = http.post("/v1/collections/c/query", json=query)
+                assert answer.status_code == 200, answer.text
+                return [hit["id"] for hit in answer.json()["hits"]] == [point]
+
+            def has(engine: str) -> bool:
+                assert finds(17)
+                info = http.get("/v1/collections/c").json()
+                return bool(info["index_stats"]["engine"] == info["index"] == engine)
+
+            last = 299
+            for engine in ("lsh", "binary_hnsw", "flat"):
+                body = {"index": engine}
+                writer.post("/v1/collections/c:reindex", json=body).raise_for_status()
+                until(lambda engine=engine: has(engine))  # type: ignore[misc]
+                last += 1
+                new = {"ids": [last], "sets": [elements(last)]}
+                writer.post("/v1/collections/c/points:upsert", json=new).raise_for_status()
+                until(lambda last=last: finds(last))  # type: ignore[misc]
+            assert http.get("/v1/collections/c").json()["count"] == 303
