@@ -9,7 +9,7 @@ ever dearer oracles for it and take the first atom that promises enough progress
 a ``closeby.index.MaxIPIndex`` behind it. A plain matrix works too, and is read whole.
 
 Modules, from the ground up: ``errors``, ``trace`` < ``objective`` (what the caller gives) <
-``atoms`` (what can be asked) < ``ladder`` < ``frank_wolfe``, ``herding``, ``policy``.
+``atoms`` (what can be asked) < ``ladder``, ``nearest`` < ``frank_wolfe``, ``herding``, ``policy``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from __future__ import annotations
 from .errors import ObjectiveError
 from .frank_wolfe import frank_wolfe
 from .herding import HerdingResult, RandomFourier, herding, random_discrepancy
+from .nearest import NearestSumIndex
 from .policy import PolicyResult, policy_gradient
 from .trace import FrankWolfeResult, Progress, Trace
 
 __all__ = [
     "FrankWolfeResult",
     "HerdingResult",
+    "NearestSumIndex",
     "ObjectiveError",
     "PolicyResult",
     "Progress",

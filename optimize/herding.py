@@ -2,7 +2,11 @@
 
 Welling 2009. Herding is Frank-Wolfe on ½|w - μ|² with steps 1 / (t + 1), so that every point
 chosen has the same weight (Bach, Lacoste-Julien, Obozinski 2012). The next point is the one of
-highest inner product with (t + 1) μ - Σ Φ(x), the sum over the points chosen so far.
+highest inner product with r = (t + 1) μ - Σ Φ(x), the sum over the points chosen so far.
+
+Where norms vary that is one of the longest points, a poor step: "greedy", the default here, takes
+the point that leaves the least discrepancy, of highest ⟨Φ(x), r⟩ - |Φ(x)|²/2. Where all norms are
+equal both are the same.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import numpy.typing as npt
 from closeby.index import InvalidInputError, MaxIPIndex
 
 from .atoms import MatrixAtoms
+from .nearest import NearestSumIndex, half_squares
 from .objective import a_function, finite_vector, resumed, whole
 from .trace import Array, Callback, Ids, Recorder, Status, Trace
 
@@ -65,6 +70,7 @@ class RandomFourier:
 
 
 Kernel: TypeAlias = Literal["linear"] | RandomFourier
+Criterion: TypeAlias = Literal["greedy", "inner"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +102,7 @@ def herding(
     target: npt.ArrayLike | None = None,
     unique: bool = True,
     *,
+    criterion: Criterion = "greedy",
     kernel: Kernel = "linear",
     oracle: Literal["ladder", "exact", "subset"] | None = None,
     subset: int = 1_000,
@@ -106,11 +113,14 @@ def herding(
     """Choose points whose mean represents a target.
 
     Args:
-        features: matrix (n, d), or a ``MaxIPIndex`` of the points (then with kernel "linear").
+        features: matrix (n, d), or a ``MaxIPIndex`` or ``NearestSumIndex`` of the points (then with
+            kernel "linear"). The latter saves building one at each call.
         m: points to choose, at most n if `unique`.
         target: mean to approach, (d,) in the space of the features; that of all points unless
             given.
         unique: choose no point twice.
+        criterion: "greedy" (the point that leaves the least discrepancy) or "inner" (Welling's, of
+            the highest inner product).
         kernel: "linear", or ``RandomFourier`` to match distributions rather than means.
         oracle: "ladder" (an index; built of a matrix if need be), "exact" (all points, each time)
             or "subset" (the best of `subset` points drawn anew each time). By default "ladder" for
@@ -127,12 +137,25 @@ def herding(
     whole(seed, "seed", 0)
     a_function(callback or herding, "callback")
     resumed(start, HerdingResult)
-    index, rows = _points(features, kernel, oracle, seed)
-    dim = rows.shape[1] if rows is not None else int(index.dim or 0) if index is not None else 0
-    count = len(rows) if rows is not None else len(index or ())
-    _check_m(m, count, unique)
-    run = _Herd(index, rows, unique, oracle == "subset", subset, seed)
-    run.mean = _target(target, dim, run)
+    if criterion not in ("greedy", "inner"):
+        raise InvalidInputError("criterion must be greedy or inner", field="criterion")
+    nearest: NearestSumIndex | None = None
+    index: MaxIPIndex | None
+    rows: npt.NDArray[Any] | None
+    if isinstance(features, NearestSumIndex):
+        if criterion != "greedy" or kernel != "linear" or oracle not in (None, "ladder"):
+            raise InvalidInputError("this index is for greedy, linear herding", field="features")
+        nearest = features
+        index, rows = nearest.index, None
+    else:
+        index, rows = _points(features, kernel, oracle, seed, criterion)
+        if criterion == "greedy" and (index is not None or oracle == "ladder"):
+            nearest = NearestSumIndex(index if index is not None else rows, seed)
+            index, rows = nearest.index, None
+    run = _Herd(index, rows, unique, oracle == "subset", subset, seed, nearest)
+    _check_m(m, len(rows) if rows is not None else len(index or ()), unique)
+    run.halves = half_squares(rows) if rows is not None and criterion == "greedy" else None
+    run.mean = _target(target, run.dim, run)
     return run.choose(m, callback, start)
 
 
@@ -183,7 +206,7 @@ def _check_m(m: int, count: int, unique: bool) -> None:
 
 
 def _points(
-    features: Any, kernel: Kernel, oracle: str | None, seed: int
+    features: Any, kernel: Kernel, oracle: str | None, seed: int, criterion: Criterion
 ) -> tuple[MaxIPIndex | None, npt.NDArray[Any] | None]:
     """An index to ask, or rows to read, or both."""
     if oracle not in (None, "ladder", "exact", "subset"):
@@ -206,7 +229,7 @@ def _points(
     rows: npt.NDArray[Any] = (
         kernel(features) if isinstance(kernel, RandomFourier) else MatrixAtoms(features).rows
     )
-    if oracle != "ladder":
+    if oracle != "ladder" or criterion == "greedy":
         return None, rows
     index = MaxIPIndex(seed)
     index.add(rows)
@@ -230,7 +253,14 @@ class _Herd:
         random: bool,
         subset: int,
         seed: int,
+        nearest: NearestSumIndex | None = None,
     ) -> None:
+        self._nearest = nearest
+        if nearest is not None:
+            self.dim = nearest.dim
+        else:
+            self.dim = rows.shape[1] if rows is not None else int(index.dim or 0) if index else 0
+        self.halves: Array | None = None
         # Of a fork, chosen points can be taken out without anybody else's noticing.
         self.index = index.fork() if index is not None and unique else index
         self.rows, self.unique = rows, unique
@@ -246,7 +276,7 @@ class _Herd:
         if self.rows is not None:
             return np.asarray(self.rows.mean(axis=0, dtype=np.float64), np.float64)
         assert self.index is not None
-        return self.index.mean()
+        return self.index.mean()[: self.dim]
 
     def choose(
         self, m: int, callback: Callback | None, start: HerdingResult | None
@@ -294,16 +324,17 @@ class _Herd:
         if self.rows is not None:
             return np.asarray(self.rows[i], np.float64)
         assert self.index is not None
-        return np.asarray(self.index.vectors([i])[0], np.float64)
+        return np.asarray(self.index.vectors([i])[0, : self.dim], np.float64)
 
     def _next(self, direction: Array, turn: int) -> int:
         scale = float(np.linalg.norm(direction)) or 1.0
         query = direction / scale
         if self._random:
-            return self._from_subset(query)
+            return self._from_subset(query, scale)
         if self.index is not None:
-            return self._from_index(query.astype(np.float32), turn)
-        return self._from_all(query)
+            asked = query if self._nearest is None else self._nearest.query(direction)
+            return self._from_index(asked.astype(np.float32), turn)
+        return self._from_all(query, scale)
 
     def _from_index(self, query: npt.NDArray[np.float32], turn: int) -> int:
         assert self.index is not None
@@ -311,18 +342,23 @@ class _Herd:
         self.read += 1
         return int(ids[0, 0]) if ids[0, 0] >= 0 else self.index.exact_best(query)[0]
 
-    def _from_subset(self, query: Array) -> int:
+    def _from_subset(self, query: Array, scale: float) -> int:
         assert self.rows is not None
         rows = self._rng.integers(len(self.rows), size=self._subset)
         if self.unique:
             free = rows[self._free[rows]]
             rows = free if len(free) else np.flatnonzero(self._free)
         self.read += len(rows)
-        return int(rows[(self.rows[rows] @ query.astype(self.rows.dtype)).argmax()])
+        scores = self.rows[rows] @ query.astype(self.rows.dtype)
+        if self.halves is not None:
+            scores = scores - self.halves[rows] / scale
+        return int(rows[scores.argmax()])
 
-    def _from_all(self, query: Array) -> int:
+    def _from_all(self, query: Array, scale: float) -> int:
         assert self.rows is not None
         scores = self.rows @ query.astype(self.rows.dtype)
+        if self.halves is not None:
+            scores = scores - self.halves / scale
         self.read += len(self.rows)
         if self.unique:
             scores[~self._free] = -np.inf

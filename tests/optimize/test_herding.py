@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from closeby.index import InvalidInputError, MaxIPIndex
-from closeby.optimize import RandomFourier, herding, random_discrepancy
+from closeby.optimize import NearestSumIndex, RandomFourier, herding, random_discrepancy
 
 
 def points(n: int = 500, dim: int = 8, seed: int = 0) -> np.ndarray:
@@ -15,13 +15,15 @@ def points(n: int = 500, dim: int = 8, seed: int = 0) -> np.ndarray:
     return (rng.standard_normal((n, dim)) * rng.lognormal(0, 0.5, (n, 1))).astype(np.float32)
 
 
-def slow_herding(rows: np.ndarray, m: int, target: np.ndarray, unique: bool) -> list[int]:
+def slow_herding(
+    rows: np.ndarray, m: int, target: np.ndarray, unique: bool, greedy: bool
+) -> list[int]:
     """The definition, in float64."""
     rows = rows.astype(np.float64)
     chosen: list[int] = []
     total = np.zeros(rows.shape[1])
     for t in range(m):
-        scores = rows @ ((t + 1) * target - total)
+        scores = rows @ ((t + 1) * target - total) - greedy * (rows**2).sum(axis=1) / 2
         if unique:
             scores[chosen] = -np.inf
         chosen.append(int(scores.argmax()))
@@ -30,11 +32,12 @@ def slow_herding(rows: np.ndarray, m: int, target: np.ndarray, unique: bool) -> 
 
 
 @pytest.mark.parametrize("unique", [True, False])
-def test_exact_herding_is_its_definition(unique: bool) -> None:
+@pytest.mark.parametrize("criterion", ["greedy", "inner"])
+def test_exact_herding_is_its_definition(unique: bool, criterion: Any) -> None:
     rows = points()
     target = rows.mean(axis=0, dtype=np.float64)
-    result = herding(rows, 60, unique=unique)
-    assert result.ids.tolist() == slow_herding(rows, 60, target, unique)
+    result = herding(rows, 60, unique=unique, criterion=criterion)
+    assert result.ids.tolist() == slow_herding(rows, 60, target, unique, criterion == "greedy")
     assert (len(set(result.ids.tolist())) == 60) or not unique
     means = np.cumsum(rows[result.ids].astype(float), axis=0) / np.arange(1, 61)[:, None]
     np.testing.assert_allclose(result.discrepancy, np.linalg.norm(means - target, axis=1))
@@ -53,6 +56,31 @@ def test_an_index_comes_close_to_exact_and_beats_random() -> None:
     random = np.linalg.norm(rows[rng.integers(12_000, size=300)].mean(axis=0) - rows.mean(axis=0))
     assert found.discrepancy[-1] < random / 4
     assert found.trace["atoms"][-1] < exact.trace["atoms"][-1] / 10
+
+
+def test_greedy_choice_leaves_least_where_norms_vary() -> None:
+    rng = np.random.default_rng(0)
+    rows = points(12_000, 16) * rng.lognormal(0, 1.5, (12_000, 1)).astype(np.float32)
+    inner = herding(rows, 300, criterion="inner").discrepancy[-1]
+    greedy = herding(rows, 300).discrepancy[-1]
+    subset = herding(rows, 300, oracle="subset").discrepancy[-1]
+    prepared = NearestSumIndex(rows)
+    found = [herding(prepared, 300), herding(prepared, 300)]
+    assert found[0].ids.tolist() == found[1].ids.tolist()  # choosing takes nothing out of it
+    assert len(set(found[0].ids.tolist())) == 300
+    assert greedy < inner / 10
+    assert found[0].discrepancy[-1] < subset
+    assert found[0].discrepancy[-1] < 1.5 * greedy
+    with pytest.raises(InvalidInputError, match="greedy"):
+        herding(prepared, 3, criterion="inner")
+
+
+def test_a_huge_point_can_be_indexed() -> None:
+    rows = points(3_000, 6)
+    rows[17] *= 1e16
+    result = herding(rows, 20, target=np.zeros(6), oracle="ladder")
+    assert 17 not in result.ids
+    assert result.discrepancy[-1] < 5
 
 
 def test_random_choice_is_as_far_off_as_statistics_say() -> None:
@@ -141,6 +169,7 @@ def test_equal_points(rows: np.ndarray) -> None:
         (np.eye(3), {"target": [1.0, 2.0]}),
         (np.eye(3), {"target": [1.0, 2.0, np.nan]}),
         (np.eye(3), {"oracle": "magic"}),
+        (np.eye(3), {"criterion": "magic"}),
         (np.eye(3), {"kernel": RandomFourier(bandwidth=-1.0)}),
     ],
 )

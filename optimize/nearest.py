@@ -1,0 +1,56 @@
+"""An index for the choice of herding: the point that brings a sum nearest to its goal.
+
+|r - x|² is least where ⟨x, r⟩ - |x|²/2 is greatest, an inner product of (x, |x|²/2 / s) with
+(r, -s): so a ``MaxIPIndex`` of one dimension more finds it. The scale s is the median norm, for
+which that dimension weighs about as much as the others together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from closeby.index import MaxIPIndex
+
+from .atoms import MatrixAtoms
+from .trace import Array, Ids
+
+# Keeps the added coordinate of the longest point in the range of an index.
+_MOST = 5e17
+
+
+class NearestSumIndex:
+    """Points of which :func:`~closeby.optimize.herding` finds the next without reading all.
+
+    Build it once to choose many times; a matrix or ``MaxIPIndex`` given to herding is made one.
+
+    Args:
+        features: matrix (n, d) of norms up to 1e17, or a ``MaxIPIndex``, of which ids are kept.
+        seed: of clustering and codes.
+
+    Raises:
+        InvalidInputError: unusable features.
+    """
+
+    def __init__(self, features: Any, seed: int = 0) -> None:
+        ids: Ids | None = None
+        if isinstance(features, MaxIPIndex):
+            ids, features = features.points()
+        rows = MatrixAtoms(features).rows
+        halves = half_squares(rows)
+        median, longest = float(np.median(halves)), float(halves.max())
+        self.scale = max((2 * (median or longest)) ** 0.5, longest / _MOST) or 1.0
+        self.dim = rows.shape[1]
+        self.index = MaxIPIndex(seed)
+        self.index.add(np.hstack([rows, (halves / self.scale)[:, None].astype(rows.dtype)]), ids)
+
+    def query(self, direction: Array) -> Array:
+        """What the index is asked for the point nearest to a direction, float64 (d + 1,)."""
+        whole = np.append(direction, -self.scale)
+        return np.asarray(whole / np.linalg.norm(whole), np.float64)
+
+
+def half_squares(rows: npt.NDArray[Any]) -> Array:
+    """|x|²/2 of each row, float64 (n,)."""
+    return np.asarray(np.einsum("ij,ij->i", rows, rows, dtype=np.float64) / 2, np.float64)
