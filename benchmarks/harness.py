@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from closeby.service.bench.measures import recalls, similarities
 
 from . import machine
-from .measures import recalls, similarities
 from .plans import Plan
 from .subjects import available
 from .truth import Task

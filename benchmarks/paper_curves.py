@@ -25,9 +25,9 @@ import matplotlib as mpl
 import numpy as np
 from closeby.index import FlinngIndex, LshIndex, SetBatch
 from closeby.index.paper import PaperFlinngIndex
+from closeby.service.bench.measures import pareto, recall, similarities
 
 from . import machine
-from .measures import pareto, recall, similarities
 from .report import table
 from .truth import prepare
 

@@ -8,9 +8,9 @@ from typing import Any
 import matplotlib as mpl
 
 mpl.use("Agg")
+from closeby.service.bench.measures import pareto
 from matplotlib import pyplot as plt
 
-from .measures import pareto
 from .report import index_bytes
 
 PANELS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .measures import BOUNDS
+from closeby.service.bench.measures import BOUNDS
 
 # Columns of the summary: the fastest setting with at least this much of this measure.
 GOALS = (

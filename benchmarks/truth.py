@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from closeby.index import FlatIndex, SetBatch
+from closeby.service.bench.measures import FloatArray
 
 from .datasets import Features, Split, load, load_features, save_features
-from .measures import FloatArray
 
 DEPTH = 100
 

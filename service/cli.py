@@ -1,4 +1,4 @@
-"""The command line: `closeby serve | worker | import | dedup | demo | cluster | version`."""
+"""The command line: `closeby serve | worker | import | dedup | bench | demo | …`."""
 
 from __future__ import annotations
 
@@ -233,6 +233,99 @@ def dedup(
             seed=seed,
         )
     )
+
+
+@app.command()
+def bench(
+    file: Annotated[
+        Path | None, typer.Argument(help="Text by line, JSONL, CSV, FASTA, npy and more; .gz too.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(help="Directory of the results; a run that was stopped goes on there.")
+    ] = Path("closeby-bench"),
+    collection: Annotated[
+        str | None, typer.Option(help="Instead of FILE: a collection of the server at --url.")
+    ] = None,
+    url: Annotated[str, typer.Option(help="Of the server.")] = "http://127.0.0.1:8080",
+    time_limit: Annotated[
+        float | None, typer.Option(min=1, help="Seconds; what does not fit is left out, and named.")
+    ] = None,
+    engines: Annotated[
+        str | None, typer.Option(help="flinng,hnsw,… [default: all that fit the metric]")
+    ] = None,
+    target_recall: Annotated[
+        float, typer.Option(help="Recall to find the fastest engine for.")
+    ] = 0.95,
+    threshold: Annotated[
+        float | None, typer.Option(help="Least similarity that is near. [default: .5, cosine .8]")
+    ] = None,
+    queries: Annotated[
+        int, typer.Option(min=1, help="Rows held out to be asked for, at most a fifth.")
+    ] = 1000,
+    limit: Annotated[int | None, typer.Option(help="Take the first so many points.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="jaccard, cosine or ip. [default: found]")
+    ] = None,
+    shingles: Annotated[
+        int | None, typer.Option(help="Compare text by n-grams of so many --unit. [default: 4]")
+    ] = None,
+    unit: Annotated[str, typer.Option(help="byte, char or word.")] = "byte",
+    words: Annotated[
+        int | None, typer.Option(help="Compare text by n-grams of so many words.")
+    ] = None,
+    kmers: Annotated[
+        int | None, typer.Option(help="Compare sequences by canonical k-mers. [default: 16]")
+    ] = None,
+    format: Annotated[  # noqa: A002
+        str | None, typer.Option(help="Of the file. [default: by name and content]")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help='Options of the format as JSON: \'{"column": "body"}\'.')
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of queries and hashes.")] = 0,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File whose first line is the server's API key.")
+    ] = None,
+) -> None:
+    """Measure every engine on your own data: which is fastest at the recall you need?
+
+    Some rows are held out and asked for; answers are held against exact search. Writes report.html
+    (one page, pictures within), report.md, results.csv and PNG files, and prints what to take.
+    Every engine is measured once before any is measured more closely, so a short --time-limit
+    leaves a useful report; the same command with more time goes on. See docs/bench.md.
+
+    For example:
+
+      closeby bench urls.txt.gz --output bench-urls --time-limit 300
+
+      closeby bench embeddings.npy --metric cosine --engines flinng,hnsw,ivf --target-recall .98
+
+      closeby bench --collection urls --url http://10.0.0.5:8080 --output bench-urls
+    """
+    from .bench.command import BenchFlags, run_bench
+
+    flags = BenchFlags(
+        file=file,
+        collection=collection,
+        url=url,
+        output=output,
+        time_limit=time_limit,
+        metric=metric,
+        shingles=shingles,
+        unit=unit,
+        words=words,
+        kmers=kmers,
+        format=format,
+        columns=columns,
+        engines=engines,
+        queries=queries,
+        limit=limit,
+        threshold=threshold,
+        target_recall=target_recall,
+        seed=seed,
+        api_key_file=api_key_file,
+    )
+    raise typer.Exit(run_bench(flags))
 
 
 @app.command(name="import")

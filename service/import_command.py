@@ -22,15 +22,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 
+from .feature_flags import WrongUseError, features_for, named_features
 from .terminal import FAILED, WRONG_USE, bar, first_line, refuse
 
 __all__ = ["ImportFlags", "run_import_command"]
 
 SHOWN_ERRORS = 5
-
-
-class WrongUseError(Exception):
-    """Flags which do not go together, or do not say enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +95,8 @@ def _collection(db: Client, name: str, source: Path, flags: ImportFlags) -> Coll
     try:
         collection.info()
     except NotFoundError:
-        features = _named_features(flags) or _found_features(source, flags)
+        named = named_features(flags.shingles, flags.unit, flags.words, flags.kmers)
+        features = named or _found_features(source, flags)
         metric = flags.metric or ("cosine" if features["kind"] == "vector" else "jaccard")
         return db.create_collection(
             name,
@@ -110,24 +108,6 @@ def _collection(db: Client, name: str, source: Path, flags: ImportFlags) -> Coll
     return collection
 
 
-def _named_features(flags: ImportFlags) -> dict[str, Any] | None:
-    given = {
-        "--shingles": flags.shingles,
-        "--words": flags.words,
-        "--kmers": flags.kmers,
-    }
-    named = [flag for flag, value in given.items() if value is not None]
-    if len(named) > 1:
-        raise WrongUseError(f"{' and '.join(named)} exclude one another")
-    if flags.kmers is not None:
-        return {"kind": "kmers", "k": flags.kmers}
-    if flags.words is not None:
-        return {"kind": "shingles", "unit": "word", "n": flags.words}
-    if flags.shingles is not None:
-        return {"kind": "shingles", "unit": flags.unit, "n": flags.shingles}
-    return None
-
-
 def _found_features(source: Path, flags: ImportFlags) -> dict[str, Any]:
     """What suits the first points of the file."""
     if flags.on_server:
@@ -136,14 +116,7 @@ def _found_features(source: Path, flags: ImportFlags) -> dict[str, Any]:
             " here: say --shingles, --words or --kmers, or create the collection first"
         )
     for batch in _open(source, flags):
-        first = batch.values[0]
-        if batch.field == "text":
-            return {"kind": "shingles", "unit": flags.unit, "n": 4}
-        if batch.field == "sequence":
-            return {"kind": "kmers", "k": 16}
-        if batch.field == "vector":
-            return {"kind": "vector", "dim": len(first)}
-        return {"kind": "tokens" if isinstance(first[0], str) else "ids"}
+        return features_for(batch, flags.unit)
     raise WrongUseError(f"{source} holds no point, so it cannot be told what the collection is of")
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from closeby.index import SetBatch, as_set_batch
+from closeby.service.bench.measures import pareto, recall, recalls, similarities
 
-from benchmarks.measures import pareto, recall, recalls, similarities
 from benchmarks.truth import exact_neighbours
 
 NAN = np.nan

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from closeby.index import SetBatch
-
-from .datasets import Features
+from closeby.index.batches import Batch
 
 FloatArray = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
@@ -29,7 +28,7 @@ class Bounds(NamedTuple):
 BOUNDS = {"jaccard": Bounds(0.5, 0.3), "cosine": Bounds(0.8, 0.7)}
 
 
-def similarities(points: Features, queries: Features, ids: Int64Array) -> FloatArray:
+def similarities(points: Batch, queries: Batch, ids: Int64Array) -> FloatArray:
     """Exact similarity of each answer, float32 (q, k): NaN for -1 and for an id named before.
 
     Counted anew with NumPy, so that no engine's own scores are trusted.
