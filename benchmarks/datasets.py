@@ -128,6 +128,11 @@ def _fashion(folder: Path | None) -> np.ndarray[Any, Any]:
     return np.asarray(pixels / np.linalg.norm(pixels, axis=1, keepdims=True), np.float32)
 
 
+def _glove(folder: Path | None) -> np.ndarray[Any, Any]:
+    stored = np.load(_in(folder, "glove-wink-100d/open_40k_f16.npy"))
+    return np.ascontiguousarray(stored, np.float32)
+
+
 NAMED = {
     "urls": Named("URLs of government sites, byte 4-grams after the scheme", _urls, shipped=True),
     "genes": Named("resistance genes, canonical 16-mers", _genes, shipped=True),
@@ -137,6 +142,7 @@ NAMED = {
     "molecules": Named("SMILES of the HIV and MUV screens, byte 4-grams", _molecules),
     "smiles": Named("SMILES of HIV, MUV and MOSES, byte 4-grams", _smiles),
     "fashion": Named("Fashion-MNIST images, 784 pixels less their mean", _fashion, "cosine"),
+    "glove": Named("GloVe word vectors, 100 dimensions", _glove, "cosine"),
 }
 
 
