@@ -152,7 +152,7 @@ def test_whole_demo_on_little_data(little_data, temporary_files, tmp_path):
 
     record = orjson.loads((tmp_path / "out" / "deep" / "results.json").read_bytes())
     for result in record["results"]:
-        flinng, _, reranked, exact = result["engines"]
+        flinng, reranked, exact = result["engines"]
         assert exact["recall"] == {**flinng["recall"], "at_10": 1, "near": 1}
         assert flinng["recall"]["near_wanted"] > 50
         assert min(flinng["recall"]["near"], result["http"]["recall"]["near"]) >= 0.95
