@@ -49,6 +49,7 @@ bench: $(VENV)/.installed-peers  ## closeby against its peers on the data that c
 	@$(BIN)/python -m benchmarks compare
 	@$(BIN)/python -m benchmarks scale
 	@$(BIN)/python -m benchmarks stages
+	@$(BIN)/python -m benchmarks page
 
 constraints: $(BIN)/python  ## pin the versions anew: writes constraints.txt
 	@env -u PIP_CONSTRAINT -u PIP_BUILD_CONSTRAINT $(BIN)/python .ci/write_constraints.py
