@@ -9,6 +9,7 @@ the read end of a pipe whose other end goes with the server.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -71,6 +72,7 @@ def run_worker(settings: Settings, *, with_parent: bool) -> None:
 
 
 def _await_parent(ending: threading.Event) -> None:
-    while sys.stdin.buffer.read(1):
+    # Not through sys.stdin: this thread would still hold its buffer when the interpreter ends.
+    while os.read(sys.stdin.fileno(), 1):
         pass
     ending.set()

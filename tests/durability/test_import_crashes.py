@@ -181,9 +181,16 @@ def test_workers_end_with_their_server(tmp_path: Path, start_server: Start) -> N
                 time.sleep(0.05)
             pids = workers_of(server.process.pid)
             assert len(pids) == 2
+            log = tmp_path / "data.log"
+            while log.read_text().count('"event": "working"') < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
             server.process.send_signal(stop)
             status = server.process.wait(30)
             assert status == (0 if stop == signal.SIGTERM else -signal.SIGKILL)
+            if stop == signal.SIGTERM:
+                assert log.read_text().count('"event": "stopped"') == 2
+            assert "Fatal Python error" not in log.read_text()
             deadline = time.monotonic() + 20
             while any(Path(f"/proc/{pid}").exists() for pid in pids):
                 assert time.monotonic() < deadline, "a worker outlived its server"
