@@ -614,7 +614,7 @@ class AgainstExactSearch(RuleBasedStateMachine):
         threshold=st.sampled_from([None, 0.5]),
     )
     def search(self, query: frozenset[int], some: Any, k: int, threshold: float | None) -> None:
-        own = [self.model[i] for i in some.choices(sorted(self.model), k=5)]
+        own = [self.model[i] for i in some.choices(sorted(self.model), k=12)]
         queries = [query, *own]
         for row in zip(queries, *self.index.search(queries, k, threshold), strict=True):
             self.check(*row, k, threshold)
