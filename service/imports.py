@@ -34,6 +34,7 @@ from .errors import (
     TooManyRequestsError,
 )
 from .import_files import opened_under
+from .import_urls import check_url, fetched
 from .inputs import PointBatch
 from .jobs import JobContext, Kind
 from .near_duplicates import Duplicates, OnDuplicate, Policy, upsert_tested
@@ -139,6 +140,12 @@ def opened_source(context: JobContext) -> Iterator[Path]:
         if not path.is_file():
             raise ImportFileError("the uploaded file is gone; upload it again")
         yield path
+        return
+    url = context.params.get("url")
+    if url is not None:
+        # Again, since the configuration may have changed.
+        check_url(context.settings.import_urls, url)
+        yield fetched(url, context.folder, context.settings.max_import_bytes, context.check)
         return
     asked, expected = context.params["path"], context.params["file"]
     roots = context.settings.import_roots

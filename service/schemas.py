@@ -401,7 +401,10 @@ class RestoreBody(_Model):
 class ImportBody(_Model):
     """A file of the server's that is to be imported; with an upload, the options are parameters."""
 
-    path: str = Field(description="Absolute, or within one of the server's import_roots.")
+    path: str = Field(
+        description="Absolute, or within one of the server's import_roots; or a URL under one"
+        " of its import_urls.",
+    )
     format: str | None = Field(None, max_length=32)
     columns: dict[str, Any] | None = None
     on_error: Literal["skip", "stop"] = "skip"

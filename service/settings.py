@@ -27,6 +27,8 @@ from .errors import StartupError
 __all__ = ["ENV_PREFIX", "Settings", "SettingsError", "load_settings"]
 
 ENV_PREFIX = "CLOSEBY_"
+_SEPARATORS = {"import_roots": os.pathsep, "import_urls": " "}
+"""What stands between the values of a setting that has several, in the environment."""
 MIN_REPLAN_GROWTH = 1.5
 
 
@@ -137,6 +139,9 @@ class Settings(BaseModel):
     import_roots: tuple[Path, ...] = Field(
         (), description="Directories under which files may be imported by their path."
     )
+    import_urls: tuple[str, ...] = Field(
+        (), description="URLs of object storage under which files may be imported."
+    )
     max_points: int = Field(
         10_000, ge=1, description="Points in one upsert, ids in one get or delete."
     )
@@ -156,6 +161,23 @@ class Settings(BaseModel):
     def _split(cls, given: Any) -> Any:
         """In the environment as paths are there: with a colon between two."""
         return tuple(filter(None, given.split(os.pathsep))) if isinstance(given, str) else given
+
+    @field_validator("import_urls", mode="before")
+    @classmethod
+    def _split_urls(cls, given: Any) -> Any:
+        """In the environment with a space between two."""
+        return tuple(given.split()) if isinstance(given, str) else given
+
+    @field_validator("import_urls")
+    @classmethod
+    def _are_remote(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for url in given:
+            protocol, _, place = url.partition("://")
+            if not protocol or not place.strip("/") or "::" in url:
+                raise ValueError(f"{url!r} is no URL such as s3://bucket/folder")
+            if protocol in ("file", "local"):
+                raise ValueError(f"{url!r} is of this machine; use import_roots")
+        return given
 
     @field_validator("replan_growth")
     @classmethod
@@ -222,7 +244,7 @@ def environment_without_settings() -> dict[str, str]:
 def worker_environment(settings: Settings) -> dict[str, str]:
     """The environment for a worker process: it takes all settings of its server but the key."""
     own = {
-        ENV_PREFIX + name.upper(): os.pathsep.join(map(str, value))
+        ENV_PREFIX + name.upper(): _SEPARATORS[name].join(map(str, value))
         if isinstance(value, tuple)
         else str(value)
         for name, value in settings.model_dump().items()

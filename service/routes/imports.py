@@ -22,6 +22,7 @@ from closeby.service.errors import (
     ValidationError,
 )
 from closeby.service.import_files import opened_under, safe_name
+from closeby.service.import_urls import check_url, is_url
 from closeby.service.imports import ImportOptions
 from closeby.service.job_store import Job, new_job_id
 from closeby.service.openapi import describe
@@ -121,6 +122,10 @@ def _import_upload(
 def _import_path(service: Service, shard: Shard, body: bytes) -> Job:
     asked = read_body(body, ImportBody)
     options = read_model(asked.model_dump(exclude={"path"}), ImportOptions)
+    if is_url(asked.path):
+        check_url(service.settings.import_urls, asked.path)
+        params = {"url": asked.path, "options": options.model_dump()}
+        return _submit(service, shard, options, params, new_job_id())
     job_id = new_job_id()
     folder = service.deployment.jobs.folder / job_id
     folder.mkdir(parents=True)
