@@ -22,7 +22,7 @@ test: $(VENV)/.installed-test  ## the fast tests
 	@$(BIN)/python -m pytest -q -m 'not slow and not cluster' -n auto
 
 test-slow: $(VENV)/.installed-test  ## the slow tests
-	@$(BIN)/python -m pytest -q -m 'slow and not cluster'
+	@$(BIN)/python -m pytest -q -m 'slow and not cluster' -n auto
 
 test-cluster: $(VENV)/.installed-cluster  ## the tests that need PostgreSQL, object storage and Ray (from packages; a few minutes)
 	@$(BIN)/python -m pytest -q -m cluster

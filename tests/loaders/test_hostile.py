@@ -164,7 +164,7 @@ def test_damaged_files_end_no_process_but_their_reader(write, monkeypatch, name,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READ_ELSEWHERE)
-@settings(quick, max_examples=150)
+@settings(quick, max_examples=30)
 @given(damage=damages)
 def test_many_damaged_files_end_no_process_but_their_reader(write, monkeypatch, name, damage):
     monkeypatch.setattr(confinement, "STALL_SECONDS", 60.0)
