@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -35,6 +35,8 @@ MAX_FROZEN = 2
 """Full segments that may wait for sealing before writers have to wait."""
 MAX_FROZEN_IN_NEED = 64
 """The same while sealing fails, for want of disk space for instance; then writes are refused."""
+CLOSE_SECONDS = 2.0
+"""How long a deletion waits for files that are being written."""
 ROOM_SECONDS = 10.0
 """How long a writer waits."""
 SMALL_TAIL = 1_000
@@ -161,6 +163,9 @@ class Sealer:
         self._closed = False
         # Held while the set of sealed files changes.
         self._publish_lock = threading.Lock()
+        # Steps that are writing files now: the sealing thread's and the merging thread's.
+        self._builds = 0
+        self._idle = threading.Condition()
         self._room = threading.Condition()
 
     @property
@@ -191,9 +196,25 @@ class Sealer:
         self._open = {each.entry.segment.name: each for each in opened}
 
     def close(self) -> None:
-        """Its folder goes: publish nothing any more. A step in progress removes what it wrote."""
+        """Its folder goes: publish nothing any more.
+
+        A step in progress removes what it wrote, here or, if it is a long one, later.
+        """
         with self._publish_lock:
             self._closed = True
+        with self._idle:
+            self._idle.wait_for(lambda: self._builds == 0, CLOSE_SECONDS)
+
+    @contextlib.contextmanager
+    def _building(self) -> Iterator[None]:
+        with self._idle:
+            self._builds += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._builds -= 1
+                self._idle.notify_all()
 
     def announce(self) -> None:
         """Let somebody seal if a segment waits for it."""
@@ -296,6 +317,17 @@ class Sealer:
         recent: list[int],
     ) -> None:
         """Build the files of a merge, publish them, and let engine and readers take them up."""
+        with self._building():
+            self._build_files(merge, names, replaced, sealed_seq, recent)
+
+    def _build_files(
+        self,
+        merge: MergeLike,
+        names: Sequence[Source],
+        replaced: list[OpenSegment],
+        sealed_seq: int | None,
+        recent: list[int],
+    ) -> None:
         start = time.perf_counter()
         path, points_path = self._files.new_path("segment"), self._files.new_path("points")
         written = [path, points_path]
