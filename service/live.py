@@ -30,9 +30,11 @@ class LivePoints:
         self._point_of: dict[int, int | str] = {}
         self._with_payload: set[int] = set()
         self._sealed: tuple[PointsFile, ...] = ()
+        # Kept, not added up: while points move into a file they are in both places.
+        self._count = 0
 
     def __len__(self) -> int:
-        return len(self._seq_of) + sum(sealed.alive for sealed in self._sealed)
+        return self._count
 
     @property
     def sealed(self) -> tuple[PointsFile, ...]:
@@ -127,6 +129,7 @@ class LivePoints:
 
     def settle(self, point: int | str, seq: int | None, before: int | None) -> None:
         """Make `seq` (None: nothing) the live version of `point`, in the place of `before`."""
+        self._count += (seq is not None) - (before is not None)
         if seq is not None:
             self._seq_of[point] = seq
         elif before is not None:
@@ -142,7 +145,6 @@ class LivePoints:
         """`new` (None: nothing is left) takes the place of `replaced` and of recent seqs."""
         if new is not None:
             new.dead = ~self.are_live(new.seqs)
-            new.alive = len(new) - int(np.count_nonzero(new.dead))
         gone = {id(file) for file in replaced}
         kept = [file for file in self._sealed if id(file) not in gone]
         self._sealed = (*kept, new) if new is not None else tuple(kept)
@@ -155,3 +157,4 @@ class LivePoints:
     def restore(self, sealed: Sequence[PointsFile]) -> None:
         """Start from files."""
         self._sealed = tuple(sealed)
+        self._count = sum(file.alive for file in sealed)

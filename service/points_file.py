@@ -105,10 +105,14 @@ class PointsFile:
         self._hashes: Hashes = arrays["hashes"]
         self._places: npt.NDArray[np.uint32] = arrays["places"]
         self.dead = np.zeros(len(self.seqs), bool) if dead is None else dead
-        self.alive = len(self.seqs) - int(np.count_nonzero(self.dead))
 
     def __len__(self) -> int:
         return len(self.seqs)
+
+    @property
+    def alive(self) -> int:
+        """Points that are not marked dead."""
+        return len(self) - int(np.count_nonzero(self.dead))
 
     # --- files -----------------------------------------------------------------------------------
 
@@ -226,7 +230,6 @@ class PointsFile:
         if row == len(self) or self.seqs[row] != seq or self.dead[row]:
             return False
         self.dead[row] = True
-        self.alive -= 1
         return True
 
 

@@ -230,5 +230,4 @@ def _marked(points: PointsFile, dead: Flags) -> PointsFile:
         if not 0 <= len(dead) - len(points) < 8:
             raise ValueError("marks of dead points do not fit")
         points.dead = dead[: len(points)]
-        points.alive = len(points) - int(np.count_nonzero(points.dead))
     return points
