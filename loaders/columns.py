@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -21,7 +22,7 @@ _NOT_UTF8 = object()  # in place of a string that is none
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class Table(ABC):
     """Columns of a table to points.
 
     column: the column that makes the point; None takes the first of ``text``, ``sequence``,
@@ -49,9 +50,9 @@ class Table:
         """The rows that have a value."""
         return confined(self, source, report, size)
 
+    @abstractmethod
     def read(self, source: Source, report: Report, size: int) -> Iterator[PointBatch]:
         """See `ConfinedFormat`."""
-        raise NotImplementedError
 
     def _points(
         self,

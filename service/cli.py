@@ -28,6 +28,24 @@ app = typer.Typer(
     """,
 )
 
+# Options that several commands have.
+_Url = Annotated[str, typer.Option(help="Of the server.")]
+_ApiKeyFile = Annotated[
+    Path | None, typer.Option(help="File whose first line is the server's API key.")
+]
+_Unit = Annotated[str, typer.Option(help="byte, char or word.")]
+_Shingles = Annotated[
+    int | None, typer.Option(help="Compare text by n-grams of so many --unit. [default: 4]")
+]
+_Words = Annotated[int | None, typer.Option(help="Compare text by n-grams of so many words.")]
+_Kmers = Annotated[
+    int | None, typer.Option(help="Compare sequences by canonical k-mers. [default: 16]")
+]
+_Format = Annotated[str | None, typer.Option(help="Of the file. [default: by name and content]")]
+_Columns = Annotated[
+    str | None, typer.Option(help='Options of the format as JSON: \'{"column": "body"}\'.')
+]
+
 
 @app.command()
 def serve(
@@ -164,7 +182,8 @@ def demo(
 @app.command()
 def dedup(
     source: Annotated[
-        Path, typer.Argument(metavar="IN", help="Text by line, JSONL, FASTA or FASTQ.")
+        Path,
+        typer.Argument(metavar="IN", help="Text by line, JSONL, CSV, FASTA, Parquet and more."),
     ],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Where the kept records go.")],
     threshold: Annotated[
@@ -174,22 +193,14 @@ def dedup(
         Path | None,
         typer.Option(help='Also write all pairs there, {"a": id, "b": id, "score": s} a line.'),
     ] = None,
-    shingles: Annotated[
-        int | None, typer.Option(help="Compare text by n-grams of so many --unit. [default: 4]")
-    ] = None,
-    unit: Annotated[str, typer.Option(help="byte, char or word.")] = "byte",
-    words: Annotated[
-        int | None, typer.Option(help="Compare text by n-grams of so many words.")
-    ] = None,
-    kmers: Annotated[
-        int | None, typer.Option(help="Compare sequences by canonical k-mers. [default: 16]")
-    ] = None,
+    shingles: _Shingles = None,
+    unit: _Unit = "byte",
+    words: _Words = None,
+    kmers: _Kmers = None,
     field: Annotated[
         str | None, typer.Option(help="Field of JSONL to compare, e.g. text. [default: found]")
     ] = None,
-    format: Annotated[  # noqa: A002
-        str | None, typer.Option(help="lines, jsonl or fasta. [default: by name and content]")
-    ] = None,
+    format: _Format = None,  # noqa: A002
     keep: Annotated[
         str, typer.Option(help="Of each cluster: first, last, longest or shortest.")
     ] = "first",
@@ -202,7 +213,8 @@ def dedup(
 ) -> None:
     """Keep one of each cluster of near-duplicates in a file.
 
-    Needs no server. Kept records are byte for byte as they were; see docs/dedup.md.
+    Needs no server. Kept records of lines, JSONL, FASTA, FASTQ and LIBSVM are byte for byte as they
+    were; those of other formats come out as JSONL. See docs/dedup.md.
 
     For example:
 
@@ -246,7 +258,7 @@ def bench(
     collection: Annotated[
         str | None, typer.Option(help="Instead of FILE: a collection of the server at --url.")
     ] = None,
-    url: Annotated[str, typer.Option(help="Of the server.")] = "http://127.0.0.1:8080",
+    url: _Url = "http://127.0.0.1:8080",
     time_limit: Annotated[
         float | None, typer.Option(min=1, help="Seconds; what does not fit is left out, and named.")
     ] = None,
@@ -266,26 +278,14 @@ def bench(
     metric: Annotated[
         str | None, typer.Option(help="jaccard, cosine or ip. [default: found]")
     ] = None,
-    shingles: Annotated[
-        int | None, typer.Option(help="Compare text by n-grams of so many --unit. [default: 4]")
-    ] = None,
-    unit: Annotated[str, typer.Option(help="byte, char or word.")] = "byte",
-    words: Annotated[
-        int | None, typer.Option(help="Compare text by n-grams of so many words.")
-    ] = None,
-    kmers: Annotated[
-        int | None, typer.Option(help="Compare sequences by canonical k-mers. [default: 16]")
-    ] = None,
-    format: Annotated[  # noqa: A002
-        str | None, typer.Option(help="Of the file. [default: by name and content]")
-    ] = None,
-    columns: Annotated[
-        str | None, typer.Option(help='Options of the format as JSON: \'{"column": "body"}\'.')
-    ] = None,
+    shingles: _Shingles = None,
+    unit: _Unit = "byte",
+    words: _Words = None,
+    kmers: _Kmers = None,
+    format: _Format = None,  # noqa: A002
+    columns: _Columns = None,
     seed: Annotated[int, typer.Option(min=0, help="Of queries and hashes.")] = 0,
-    api_key_file: Annotated[
-        Path | None, typer.Option(help="File whose first line is the server's API key.")
-    ] = None,
+    api_key_file: _ApiKeyFile = None,
 ) -> None:
     """Measure every engine on your own data: which is fastest at the recall you need?
 
@@ -332,9 +332,10 @@ def bench(
 def import_file(
     collection: Annotated[str, typer.Argument(help="Made if there is none of that name.")],
     file: Annotated[
-        Path, typer.Argument(help="Text by line, JSONL, CSV, FASTA, npy and more; .gz, .xz too.")
+        Path,
+        typer.Argument(help="Text by line, JSONL, CSV, FASTA, npy and more; .gz, .xz, .zst too."),
     ],
-    url: Annotated[str, typer.Option(help="Of the server.")] = "http://127.0.0.1:8080",
+    url: _Url = "http://127.0.0.1:8080",
     metric: Annotated[
         str | None,
         typer.Option(help="Of a new collection: jaccard, cosine or ip. [default: found]"),
@@ -342,7 +343,7 @@ def import_file(
     shingles: Annotated[
         int | None, typer.Option(help="A new collection of text, by n-grams of so many --unit.")
     ] = None,
-    unit: Annotated[str, typer.Option(help="byte, char or word.")] = "byte",
+    unit: _Unit = "byte",
     words: Annotated[
         int | None, typer.Option(help="A new collection of text, by n-grams of so many words.")
     ] = None,
@@ -355,12 +356,8 @@ def import_file(
     collection_threshold: Annotated[
         float | None, typer.Option(help="`threshold` of a new collection. [default: .5, cosine .8]")
     ] = None,
-    format: Annotated[  # noqa: A002
-        str | None, typer.Option(help="Of the file. [default: by name and content]")
-    ] = None,
-    columns: Annotated[
-        str | None, typer.Option(help='Options of the format as JSON: \'{"column": "body"}\'.')
-    ] = None,
+    format: _Format = None,  # noqa: A002
+    columns: _Columns = None,
     on_error: Annotated[str, typer.Option(help="A bad row: skip or stop.")] = "skip",
     on_duplicate: Annotated[
         str | None, typer.Option(help="Near-duplicates: keep, link, skip or reject.")
@@ -380,9 +377,7 @@ def import_file(
     wait: Annotated[
         bool, typer.Option("--wait", help="Until it is done, with a progress bar.")
     ] = False,
-    api_key_file: Annotated[
-        Path | None, typer.Option(help="File whose first line is the server's API key.")
-    ] = None,
+    api_key_file: _ApiKeyFile = None,
 ) -> None:
     """Import a file into a collection of a server.
 
@@ -433,7 +428,7 @@ app.add_typer(cluster, name="cluster")
 def select(
     collection: Annotated[str, typer.Argument(help="Name of the collection.")],
     m: Annotated[int, typer.Argument(metavar="M", help="Points to choose.", min=1)],
-    url: Annotated[str, typer.Option(help="Of the server.")] = "http://127.0.0.1:8080",
+    url: _Url = "http://127.0.0.1:8080",
     output: Annotated[
         Path | None, typer.Option(help="Where the rows go. [default: standard output]")
     ] = None,
@@ -451,9 +446,7 @@ def select(
     ] = False,
     oracle: Annotated[str, typer.Option(help="auto, exact or index.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
-    api_key_file: Annotated[
-        Path | None, typer.Option(help="File whose first line is the server's API key.")
-    ] = None,
+    api_key_file: _ApiKeyFile = None,
 ) -> None:
     """Choose points that represent a collection of a server, a coreset.
 
@@ -477,7 +470,7 @@ def select(
 def frank_wolfe(
     collection: Annotated[str, typer.Argument(help="Name of the collection.")],
     target: Annotated[Path, typer.Argument(help="The vector to approximate: .npy or a JSON list.")],
-    url: Annotated[str, typer.Option(help="Of the server.")] = "http://127.0.0.1:8080",
+    url: _Url = "http://127.0.0.1:8080",
     output: Annotated[
         Path | None, typer.Option(help="Where the rows go. [default: standard output]")
     ] = None,
@@ -496,9 +489,7 @@ def frank_wolfe(
         Path | None, typer.Option(help="File of ids to leave out, JSON or earlier rows by line.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
-    api_key_file: Annotated[
-        Path | None, typer.Option(help="File whose first line is the server's API key.")
-    ] = None,
+    api_key_file: _ApiKeyFile = None,
 ) -> None:
     """Approximate a vector by a combination of few points of a collection of a server.
 

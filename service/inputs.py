@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -12,6 +12,7 @@ from closeby.index import Engine, Featurizer, SetBatch, featurizer_from
 from closeby.index.errors import InvalidInputError
 
 from .encoding import Features, decode_rows, encode_rows
+from .log_reader import LogReader
 from .log_rows import Entry, Op, point_key
 
 __all__ = ["Inputs", "Point", "PointBatch"]
@@ -81,6 +82,24 @@ class Inputs:
         if isinstance(features, SetBatch) and not _rising(features):
             raise InvalidInputError("elements of a set must rise", field=self.featurizer.field)
         return features
+
+    def stored(
+        self, store: LogReader, wanted: Sequence[int | str], seqs: Mapping[int | str, int]
+    ) -> tuple[list[Point], list[int | str]]:
+        """The points of `wanted` in that order, by their live seqs, and those that have none.
+
+        Raises StoreUnavailableError.
+        """
+        rows = store.get(list(seqs.values()))
+        found: list[Point] = []
+        missing: list[int | str] = []
+        for point in wanted:
+            row = rows.get(seqs.get(point, -1))
+            if row is None:
+                missing.append(point)
+            else:
+                found.append(Point(point, self.value(row.features, row.source), row.payload))
+        return found, missing
 
     def value(self, features: bytes | None, source: bytes | None) -> Any:
         """The input of a stored point."""

@@ -450,17 +450,7 @@ class Shard:
         self._check_ready()
         wanted = list(dict.fromkeys(ids))
         seqs = self._contents.live.seqs(wanted)
-        rows = self._store.get(list(seqs.values()))
-        found: list[Point] = []
-        missing: list[int | str] = []
-        for point in wanted:
-            row = rows.get(seqs.get(point, -1))
-            if row is None:
-                missing.append(point)
-            else:
-                value = self._inputs.value(row.features, row.source)
-                found.append(Point(point, value, row.payload))
-        return found, missing
+        return self._inputs.stored(self._store, wanted, seqs)
 
     def unknown(self, ids: Sequence[int | str]) -> list[int | str]:
         """Those of `ids` that no point has."""

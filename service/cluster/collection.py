@@ -176,17 +176,7 @@ class ClusterCollection(Shard):
         if missing := by_shard.keys() - known.keys():
             raise _unavailable(missing)
         seqs = {point: seq for alive in known.values() for point, seq in alive.seqs.items()}
-        rows = self._store.get(list(seqs.values()))
-        found: list[Point] = []
-        absent: list[int | str] = []
-        for point in wanted:
-            row = rows.get(seqs.get(point, -1))
-            if row is None:
-                absent.append(point)
-            else:
-                value = self._inputs.value(row.features, row.source)
-                found.append(Point(point, value, row.payload))
-        return found, absent
+        return self._inputs.stored(self._store, wanted, seqs)
 
     def unknown(self, ids: Sequence[int | str]) -> list[int | str]:
         """See `Shard.unknown`; raises as `get`."""
