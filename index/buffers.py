@@ -14,6 +14,15 @@ import numpy.typing as npt
 from .batches import Batch, FloatArray, Int64Array, SetBatch, SparseBatch, UInt64Array
 
 
+def marked(flags: npt.NDArray[np.bool_]) -> Int64Array:
+    """Places where flags are set, rising, int64, though another thread may change them meanwhile.
+
+    Of a copy: NumPy counts the flags, then looks for as many, and where some were cleared in
+    between it leaves garbage behind the last.
+    """
+    return np.flatnonzero(flags.copy()).astype(np.int64, copy=False)
+
+
 class Column:
     """Rows of fixed width and type that can be appended to."""
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from .abandon import checkpoint
 from .batches import Batch, Int64Array, SetBatch, SparseBatch
+from .buffers import marked
 from .files import ArrayFileWriter, Shapes, check_offsets, read_arrays, unusable_is_corrupt
 from .points import Points, PointsView
 from .segment import AlivePoints, JoinedPoints, Places, rows_of
@@ -228,5 +229,5 @@ def _write(arrays: dict[str, npt.NDArray[Any]], rows: Int64Array, features: Batc
 
 
 def _alive(view: PointsView) -> AlivePoints:
-    places = np.flatnonzero(view.alive)
+    places = marked(view.alive)
     return AlivePoints(view.ids[places], places, partial(rows_of, view.features))

@@ -473,7 +473,8 @@ class MaxIPIndex:
             if isinstance(segment, MaxIPTail):
                 view = segment.view
                 if len(view.ids):
-                    yield view.ids, view.alive, view.vectors
+                    # A copy: whoever asks counts them, then takes as many.
+                    yield view.ids, view.alive.copy(), view.vectors
                 continue
             lists = segment.lists
             alive = lists.alive()

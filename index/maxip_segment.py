@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from . import _maxip
 from .batches import Batch, FloatArray, Int64Array
-from .buffers import Column
+from .buffers import Column, marked
 from .files import read_arrays, unusable_is_corrupt, write_arrays
 from .maxip_effort import Calibration, calibrate
 from .maxip_lists import ByteRows, CodeSet, Lists, MaxIPEffort, longest_norm
@@ -98,7 +98,7 @@ class MaxIPTail:
     def alive(self) -> AlivePoints:
         """The points that are not removed."""
         view = self._view
-        rows = np.flatnonzero(view.alive)
+        rows = marked(view.alive)
         return AlivePoints(view.ids[rows], rows, partial(rows_of, view.vectors))
 
     def dead_ids(self) -> Int64Array:
@@ -116,7 +116,7 @@ class MaxIPTail:
         view = self._view
         ids = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), np.nan, np.float32)
-        rows = np.flatnonzero(view.alive)
+        rows = marked(view.alive)
         vectors = view.vectors[rows] if len(rows) < len(view.ids) else view.vectors
         points = view.ids[rows]
         for start in range(0, len(queries), _QUERIES_AT_ONCE):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from . import _native
 from .batches import Batch, FloatArray, Int64Array, SetBatch, SparseBatch
-from .buffers import Column, SetColumn, VectorColumn, feature_column
+from .buffers import Column, SetColumn, VectorColumn, feature_column, marked
 from .errors import InvalidInputError
 from .segment import SALT, rows_of
 
@@ -62,7 +62,7 @@ class PointsView:
         """
         ids = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), np.nan, np.float32)
-        live = np.flatnonzero(self.alive)
+        live = marked(self.alive)
         for row, similarity in enumerate(self.similarities(queries, live)):
             best = best_places(similarity, self.ids[live], k, floor)
             ids[row, : len(best)] = self.ids[live[best]]
@@ -195,7 +195,7 @@ class Points:
         view = self.view()
         if view is None:
             return None
-        places = np.flatnonzero(view.alive)
+        places = marked(view.alive)
         return view.ids[places], view.take(places)
 
     @property

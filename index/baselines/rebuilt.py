@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from closeby.index.abandon import checkpoint
 from closeby.index.batches import Batch, FloatArray, Int64Array, SetBatch
+from closeby.index.buffers import marked
 from closeby.index.engine import Metric, check_batch, check_ids, check_k, check_metric, smallest_hit
 from closeby.index.errors import InvalidInputError
 from closeby.index.files import read_arrays, unusable_is_corrupt, write_arrays
@@ -147,7 +148,7 @@ class Renewal:
         """Build the structure."""
         view, before = self.view, self.before
         if before is None:
-            self.taken = np.flatnonzero(view.alive)
+            self.taken = marked(view.alive)
             self.points = Points()
             if not len(self.taken):
                 return
@@ -330,7 +331,7 @@ class RebuiltIndex(ABC):
         gone = points.remove(now.ids[renewal.taken[~now.alive[renewal.taken]]])
         if renewal.structure is not None:
             renewal.structure.remove(gone)
-        came = np.flatnonzero(now.alive[len(renewal.view) :]) + len(renewal.view)
+        came = marked(now.alive[len(renewal.view) :]) + len(renewal.view)
         if len(came):
             points.append(now.ids[came], now.take(came))
         self._points = points
