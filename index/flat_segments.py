@@ -161,6 +161,10 @@ class FlatSegments:
                 checkpoint()
                 _write(writer.arrays, block, points.take(block))
             writer.publish()
+        return self.open(path)
+
+    def open(self, path: Path) -> FlatSegment:
+        """Map a file that was sealed for such an index."""
         return open_flat_segment(path, verify=False)
 
 

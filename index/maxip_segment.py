@@ -289,6 +289,10 @@ class MaxIPSegments:
             return segment
         header = {"index": KIND, "calibration": segment.calibration.as_json()}
         write_arrays(path, header, segment.arrays)
+        return self.open(path)
+
+    def open(self, path: Path) -> MaxIPSegment:
+        """Map a file that was sealed for such an index."""
         return open_segment(path, self.dim, verify=False)
 
 

@@ -78,6 +78,13 @@ class SegmentMaker(Protocol[S_co, M]):
         """The sealed segment of all points, in memory or mapped from a file; raises OSError."""
         ...
 
+    def open(self, path: Path) -> S_co:
+        """Map a file that ``seal`` made, here or in another process.
+
+        Raises CorruptFileError, OSError.
+        """
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Sealed(Generic[S]):
@@ -122,6 +129,15 @@ class Merge(Generic[S, M]):
             OSError: the file cannot be written; nothing is left of it.
         """
         return self.maker.seal([_alive(source) for source in self.sources], path)
+
+    def opened(self, path: Path) -> S:
+        """The sealed segment, which another process has built of the same sources.
+
+        Raises:
+            CorruptFileError: the file is damaged, or does not belong to this index.
+            OSError: it cannot be opened.
+        """
+        return self.maker.open(path)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
+from .build_orders import BuildOrders
 from .data_dir import DataDir
 from .errors import DataDirError
 from .following import Following
@@ -51,6 +52,7 @@ class Deployment:
             self._release()
             raise
         try:
+            self.build_orders = BuildOrders(self.store, settings.data_dir / "jobs")
             self.upkeep = Upkeep(lambda: self.registry.kept(), lambda: self.replanning.look())
             self.registry = self._open_registry()
             own = {
@@ -78,6 +80,7 @@ class Deployment:
             if self.alone and not settings.read_only:
                 # Whoever had these died.
                 self.jobs.jobs.release_owner(f"{ROLE}:")
+                self.jobs.jobs.forget_hidden()
                 self.jobs.remove_strays()
         except OSError as error:
             self.store.close()
@@ -89,7 +92,7 @@ class Deployment:
             raise
         refresh = self.registry.refresh if settings.read_only else None
         self._following = Following(self.store, self.registry.shards, refresh)
-        self.workers = Workers(settings, self.jobs.jobs)
+        self.workers = Workers(settings, self.store)
         self.snapshots = Snapshots(settings.data_dir / "snapshots")
         self.query_pool = ThreadPoolExecutor(settings.query_thread_count, "closeby-query")
         self.write_pool = ThreadPoolExecutor(settings.write_threads, "closeby-write")
@@ -110,6 +113,7 @@ class Deployment:
             settings.segment_points,
             settings.verify_files,
             None if settings.read_only else self.upkeep.announce,
+            builder=None if settings.read_only else self.build_orders,
         )
         return Registry(
             self.store,

@@ -9,6 +9,9 @@ renews nothing: once the lease ran out another one claims the job and goes on fr
 What an owner writes is conditional on the lease being its own still (LeaseLostError otherwise), so
 an owner that was only asleep does no harm when it wakes.
 
+Kinds whose names begin with `~` are orders of the server to its workers: nobody else sees them,
+they count nowhere, and whoever gave one forgets it.
+
 Every change is one statement that says for itself what it depends on: processes on one store need
 no other lock. Times of leases are seconds of the epoch by the clock of the machine.
 """
@@ -28,7 +31,10 @@ from .errors import JobNotFoundError, LeaseLostError, TooManyRequestsError
 from .schema import jobs_table
 from .store import Store
 
-__all__ = ["FINISHED", "STATES", "Job", "JobStore", "keep_checkpoint", "new_job_id"]
+__all__ = ["FINISHED", "HIDDEN", "STATES", "Job", "JobStore", "keep_checkpoint", "new_job_id"]
+
+HIDDEN = "~"
+"""First letter of kinds of jobs that are not shown."""
 
 STATES = ("queued", "running", "done", "failed", "cancelled")
 FINISHED = STATES[2:]
@@ -70,6 +76,7 @@ class Job:
 
 
 _COLUMNS = [jobs_table.c[field.name] for field in fields(Job)]
+_shown = sa.not_(jobs_table.c.kind.startswith(HIDDEN))
 
 
 class JobStore:
@@ -116,9 +123,9 @@ class JobStore:
 
         def run(connection: sa.Connection) -> None:
             waiting = connection.execute(
-                sa.select(sa.func.count()).where(jobs_table.c.state == "queued")
+                sa.select(sa.func.count()).where(jobs_table.c.state == "queued", _shown)
             ).scalar_one()
-            if waiting >= max_queued:
+            if waiting >= max_queued and not kind.startswith(HIDDEN):
                 raise TooManyRequestsError(f"{waiting} jobs are waiting", retry_after=5)
             values = {field.name: getattr(job, field.name) for field in fields(Job)}
             connection.execute(jobs_table.insert().values(**_nulls(values)))
@@ -143,7 +150,8 @@ class JobStore:
         state: str | None = None,
     ) -> tuple[list[Job], bool]:
         """At most `limit` jobs, newest first, older than the job `before`; whether more follow."""
-        statement = sa.select(*_COLUMNS).order_by(jobs_table.c.id.desc()).limit(limit + 1)
+        statement = sa.select(*_COLUMNS).where(_shown)
+        statement = statement.order_by(jobs_table.c.id.desc()).limit(limit + 1)
         if before is not None:
             statement = statement.where(jobs_table.c.id < before)
         if collection_name is not None:
@@ -166,7 +174,11 @@ class JobStore:
 
     def counts(self) -> dict[str, int]:
         """How many jobs there are in each state."""
-        statement = sa.select(jobs_table.c.state, sa.func.count()).group_by(jobs_table.c.state)
+        statement = (
+            sa.select(jobs_table.c.state, sa.func.count())
+            .where(_shown)
+            .group_by(jobs_table.c.state)
+        )
         with self._store.reading() as connection:
             found = {state: int(count) for state, count in connection.execute(statement)}
         return {state: found.get(state, 0) for state in STATES}
@@ -304,7 +316,7 @@ class JobStore:
 
     def trim(self, kept: int) -> list[str]:
         """Forget all but the newest `kept` finished jobs; the ids of the others."""
-        finished = jobs_table.c.state.in_(FINISHED)
+        finished = sa.and_(jobs_table.c.state.in_(FINISHED), _shown)
         oldest = (
             sa.select(jobs_table.c.id).where(finished).order_by(jobs_table.c.id.desc()).offset(kept)
         )
@@ -314,6 +326,28 @@ class JobStore:
             statement = jobs_table.delete().where(jobs_table.c.id.in_(gone[-500:]), finished)
             self._store.transact(lambda connection: connection.execute(statement))
         return gone[-500:]
+
+    def withdraw(self, job: str) -> bool:
+        """Forget a job that nobody works on: it waits, or its lease ran out. Whether it was so."""
+        statement = jobs_table.delete().where(
+            jobs_table.c.id == job,
+            sa.or_(
+                jobs_table.c.state == "queued",
+                sa.and_(jobs_table.c.state == "running", jobs_table.c.lease_expires < time.time()),
+            ),
+        )
+        gone: int = self._store.transact(lambda connection: connection.execute(statement).rowcount)
+        return gone > 0
+
+    def forget(self, job: str) -> None:
+        """Forget a job, whatever its state: who works on it has lost its lease."""
+        statement = jobs_table.delete().where(jobs_table.c.id == job)
+        self._store.transact(lambda connection: connection.execute(statement))
+
+    def forget_hidden(self) -> None:
+        """Forget the orders of a server that is no more."""
+        statement = jobs_table.delete().where(sa.not_(_shown))
+        self._store.transact(lambda connection: connection.execute(statement))
 
     def ids(self) -> set[str]:
         """The ids of all jobs."""

@@ -82,6 +82,8 @@ class Kind:
     name: str
     place: Place
     run: Callable[[JobContext], dict[str, Any]]
+    keeps_files: bool = False
+    """Whether the files of a finished job stay, for whoever asked for it to take."""
 
 
 class JobContext:
@@ -108,7 +110,7 @@ class JobContext:
         self.store = store
         self.settings = settings
         self._jobs = jobs
-        self._owner: str = job.lease_owner
+        self.owner: str = job.lease_owner
         self._folder = folder
         self._registry = registry
         self._interrupt: JobInterruptedError | None = None
@@ -199,13 +201,13 @@ class JobContext:
 
         Raises LeaseLostError.
         """
-        self._jobs.checkpoint(self.job.id, self._owner, position)
+        self._jobs.checkpoint(self.job.id, self.owner, position)
 
     def checkpoint_with(self, position: dict[str, Any]) -> Callable[[sa.Connection], None]:
         """The same as a part of another transaction, as `Store.append` takes it."""
 
         def write(connection: sa.Connection) -> None:
-            keep_checkpoint(connection, self.job.id, self._owner, position)
+            keep_checkpoint(connection, self.job.id, self.owner, position)
 
         return write
 
@@ -245,7 +247,7 @@ class JobContext:
         progress = self._progress
         fresh = progress != self._stored and now - self._renewed > 2 * TICK_SECONDS
         if fresh or now - self._renewed > lease_seconds / 4:
-            self._jobs.renew(self.job.id, self._owner, lease_seconds, progress)
+            self._jobs.renew(self.job.id, self.owner, lease_seconds, progress)
             self._renewed, self._stored = now, progress
 
     @property
@@ -263,7 +265,8 @@ class JobRunner:
     """Claims and runs jobs of `kinds` until `stop`.
 
     `folder` holds a directory a job; `registry` is the server's, None in a worker, which then only
-    runs kinds whose place is anywhere.
+    runs kinds whose place is anywhere. `idle` seconds pass between two looks for jobs; unless
+    `polite` its threads have the priority of the process.
     """
 
     def __init__(
@@ -276,6 +279,8 @@ class JobRunner:
         owner: str,
         threads: int,
         registry: Registry | None = None,
+        idle: float = IDLE_SECONDS,
+        polite: bool = True,
     ) -> None:
         self.jobs = JobStore(store)
         self.kinds = {
@@ -290,7 +295,10 @@ class JobRunner:
         self._settings = settings
         self._owner = owner
         self._registry = registry
-        self._running: dict[str, JobContext] = {}
+        self._idle = idle
+        self._polite = polite
+        # Two may be of one job for a while: one whose lease was lost, and one that took it over.
+        self._running: set[JobContext] = set()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._wake = threading.Condition()
@@ -309,7 +317,7 @@ class JobRunner:
         """Stop running jobs at their next step and give them back, then return."""
         self._stopping.set()
         with self._lock:
-            for context in self._running.values():
+            for context in self._running:
                 context.interrupt(JobStoppedError("the process ends"))
         self.announce()
         for thread in (*self._threads, self._heart):
@@ -325,8 +333,8 @@ class JobRunner:
         """Cancel a job, here or elsewhere; see `JobStore.cancel`."""
         found = self.jobs.cancel(job)
         with self._lock:
-            context = self._running.get(job)
-        if context is not None:
+            running = [context for context in self._running if context.job.id == job]
+        for context in running:
             context.interrupt(JobCancelledError("cancelled"))
         return found
 
@@ -347,17 +355,20 @@ class JobRunner:
     # --- threads ---------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        lower_priority()
+        if self._polite:
+            lower_priority()
         while not self._stopping.is_set():
             try:
-                job = self.jobs.claim(self._owner, self.kinds.keys(), self._settings.job_lease)
+                # Each claim has a name of its own, lest two threads take a job for their own.
+                owner = f"{self._owner}:{secrets.token_hex(4)}"
+                job = self.jobs.claim(owner, self.kinds.keys(), self._settings.job_lease)
             except StoreUnavailableError as error:
                 log.warning("claim_failed", error=error.detail)
                 job = None
             if job is None:
                 with self._wake:
                     if not self._stopping.is_set():
-                        self._wake.wait(IDLE_SECONDS)
+                        self._wake.wait(self._idle)
                 continue
             self._run(job)
 
@@ -371,7 +382,7 @@ class JobRunner:
             registry=self._registry,
         )
         with self._lock:
-            self._running[job.id] = context
+            self._running.add(context)
             if self._stopping.is_set():
                 context.interrupt(JobStoppedError("the process ends"))
         try:
@@ -383,7 +394,7 @@ class JobRunner:
             log.warning("job_not_settled", job=job.id, error=error.detail)
         finally:
             with self._lock:
-                del self._running[job.id]
+                self._running.discard(context)
 
     def _outcome(self, context: JobContext) -> tuple[str, Any]:
         """How a job ends: a state with its result or error, or "queued" with a delay."""
@@ -420,18 +431,19 @@ class JobRunner:
     def _settle(self, context: JobContext, state: str, outcome: Any) -> None:
         job = context.job
         if state == "queued":
-            self.jobs.release(job.id, self._owner, delay=outcome)
+            self.jobs.release(job.id, context.owner, delay=outcome)
             return
         self.jobs.finish(
             job.id,
-            self._owner,
+            context.owner,
             state,
             progress=context.last_progress,
             result=outcome if state == "done" else None,
             error=outcome if state == "failed" else None,
             errors=context.errors,
         )
-        self._clear(job, keep_result=state == "done")
+        if not self.kinds[job.kind].keeps_files:
+            self._clear(job, keep_result=state == "done")
         log.info("job_finished", job=job.id, kind=job.kind, state=state)
         if self.on_finished is not None:
             self.on_finished(job.kind, state)
@@ -454,7 +466,7 @@ class JobRunner:
         while True:
             stopping = self._stopping.wait(TICK_SECONDS)
             with self._lock:
-                running = dict(self._running)
+                running = set(self._running)
             if stopping and not any(thread.is_alive() for thread in self._threads):
                 return
             if stopping:
@@ -462,9 +474,11 @@ class JobRunner:
             if not running:
                 continue
             with contextlib.suppress(StoreUnavailableError):
-                for job in self.jobs.cancelled(running.keys()):
-                    running[job].interrupt(JobCancelledError("cancelled"))
-            for context in running.values():
+                cancelled = self.jobs.cancelled({context.job.id for context in running})
+                for context in running:
+                    if context.job.id in cancelled:
+                        context.interrupt(JobCancelledError("cancelled"))
+            for context in running:
                 try:
                     context.keep_alive(self._settings.job_lease)
                 except LeaseLostError as error:

@@ -20,7 +20,7 @@ import xxhash
 from closeby.index.errors import CorruptFileError, UnsupportedVersionError
 from closeby.index.files import unusable_is_corrupt
 
-from .durable_files import write_atomically
+from .durable_files import checksum, write_atomically
 
 __all__ = ["MANIFEST_NAME", "FileEntry", "Manifest", "SegmentEntry"]
 
@@ -37,6 +37,11 @@ class FileEntry:
     name: str
     size: int
     xxh3: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileEntry:
+        """That of a file which is complete. Raises OSError."""
+        return cls(path.name, *checksum(path))
 
 
 @dataclass(frozen=True, slots=True)

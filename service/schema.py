@@ -7,6 +7,7 @@
     placement     one row: which shard holds which partitions, and the epoch of that
     discarded     collections which were deleted and whose log rows are still being removed
     jobs          work which outlives its request; see `job_store`
+    workers       processes that do jobs beside the server, and until when they are known to live
     cleared       up to which seq superfluous rows of a collection may have been removed
     meta          schema_version
 
@@ -43,6 +44,7 @@ __all__ = [
     "touch",
     "unavailable",
     "was_read_only",
+    "workers",
 ]
 
 ADVISORY_LOCK = 0x636C6F73
@@ -119,6 +121,14 @@ jobs_table = sa.Table(
     sa.Column("started_at", sa.Text),
     sa.Column("finished_at", sa.Text),
     sa.Index("jobs_by_state", "state", "id"),
+)
+
+
+workers = sa.Table(
+    "workers",
+    _metadata,
+    sa.Column("owner", sa.Text, primary_key=True),
+    sa.Column("alive_until", sa.Float, nullable=False),
 )
 
 

@@ -166,10 +166,6 @@ class SealedFiles:
 
     # --- publishing ------------------------------------------------------------------------------
 
-    def entry(self, path: Path) -> FileEntry:
-        """What the manifest says of a file that is complete. Raises OSError."""
-        return FileEntry(path.name, *checksum(path))
-
     def publish(
         self,
         segments: Sequence[SegmentEntry],
@@ -194,7 +190,7 @@ class SealedFiles:
             sealed_seq,
             engine,
             tuple(segments),
-            self.entry(marks_path) if marks_path is not None else None,
+            FileEntry.of(marks_path) if marks_path is not None else None,
         )
         self._commit(before, after)
         self._manifest = after

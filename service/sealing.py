@@ -2,6 +2,9 @@
 
 next_seal() ── segment file ── points file ── store durable ── manifest ── engine.finish()
 (writer lock)    (no lock)      (no lock)       (no lock)       (rename)    (writer lock)
+
+The two files may be built by another process (`building`); all else is done here, so that a shard
+has one publisher.
 """
 
 from __future__ import annotations
@@ -18,12 +21,13 @@ import numpy as np
 import structlog
 from closeby.index.errors import AbandonedError
 
+from .building import Builder, Built, MergeLike, Order, SegmentLike, Site, build
 from .contents import Contents
 from .durable_files import remove
 from .errors import StoreUnavailableError, TooManyRequestsError
 from .log_rows import CollectionRecord, point_key
 from .manifest import Manifest, SegmentEntry
-from .points_file import Names, PointsFile, Source
+from .points_file import Names, Seqs, Source
 from .sealed_files import OpenSegment, SealedFiles
 from .store import Store
 
@@ -51,7 +55,8 @@ class Sealing:
 
     `segment_points`: points of a mutable segment. `verify`: compare all checksums at start.
     `on_frozen` is called when a segment waits for `Shard.seal`; None where nobody seals for us,
-    and then writers never wait for it. `files` opens a directory for a collection.
+    and then writers never wait for it. `files` opens a directory for a collection. `builder` is
+    asked to have files built elsewhere.
     """
 
     directory: Path
@@ -59,30 +64,14 @@ class Sealing:
     verify: bool = True
     on_frozen: Callable[[], None] | None = None
     files: Callable[[Path, int], SealedFiles] = SealedFiles
-
-
-class SegmentLike(Protocol):
-    """A sealed segment of an engine."""
-
-    ids: Any
-
-    def __len__(self) -> int: ...
-
-
-class MergeLike(Protocol):
-    """Segments of an engine that are to become one."""
-
-    sources: tuple[Any, ...]
-    chunks: int
-
-    def build(self, path: Path) -> SegmentLike:
-        """The segment of all points that are alive, in a file; slow, needs no lock."""
-        ...
+    builder: Builder | None = None
 
 
 @runtime_checkable
 class SealingEngine(Protocol):
     """An engine whose segments are sealed by somebody else."""
+
+    kind: Any
 
     @property
     def frozen(self) -> int:
@@ -252,12 +241,20 @@ class Sealer:
             last = int(ids.max())
             # Behind the last put there are only deletes, whose marks are published with it.
             sealed_seq = contents.applied_seq if last == contents.put_seq else last
-        names = Names.of(
-            np.array([seq for seq, _, _ in recent], np.int64),
-            [point_key(point) for _, point, _ in recent],
-            [has_payload for _, _, has_payload in recent],
-        )
-        self._build(merge, [names], [], sealed_seq, ids.tolist())
+
+        def names() -> list[Source]:
+            return [
+                Names.of(
+                    np.array([seq for seq, _, _ in recent], np.int64),
+                    [point_key(point) for _, point, _ in recent],
+                    [has_payload for _, _, has_payload in recent],
+                )
+            ]
+
+        def order() -> Order:
+            return self._order(np.array([seq for seq, _, _ in recent], np.int64))
+
+        self._build(merge, names, order, [], sealed_seq, ids.tolist())
         with self._room:
             self._room.notify_all()
         return True
@@ -269,7 +266,13 @@ class Sealer:
             if merge is None:
                 return False
             replaced = [self._open[source.segment.path.name] for source in merge.sources]
-        self._build(merge, [each.points for each in replaced], replaced, None, [])
+
+        def order() -> Order:
+            with self._lock:
+                dead = [each.points.seqs[each.points.dead] for each in replaced]
+            return self._order(np.concatenate(dead), replaced)
+
+        self._build(merge, lambda: [each.points for each in replaced], order, replaced, None, [])
         return True
 
     def seal_tail(self) -> None:
@@ -308,57 +311,37 @@ class Sealer:
             self._files.publish(manifest.segments, marks, sealed_seq, manifest.engine)
         self._count_tail()
 
+    def _order(self, seqs: Seqs, sources: Sequence[OpenSegment] = ()) -> Order:
+        """What another process needs to build a segment."""
+        entries = [each.entry for each in sources]
+        return Order(
+            self._record.id,
+            self._sealing.directory,
+            self._engine.kind,
+            self._engine.parameters,
+            seqs,
+            tuple((entry.chunks, entry.segment.name, entry.points.name) for entry in entries),
+        )
+
     def _build(
         self,
         merge: MergeLike,
-        names: Sequence[Source],
+        names: Callable[[], Sequence[Source]],
+        order: Callable[[], Order],
         replaced: list[OpenSegment],
         sealed_seq: int | None,
         recent: list[int],
     ) -> None:
         """Build the files of a merge, publish them, and let engine and readers take them up."""
-        with self._building():
-            self._build_files(merge, names, replaced, sealed_seq, recent)
-
-    def _build_files(
-        self,
-        merge: MergeLike,
-        names: Sequence[Source],
-        replaced: list[OpenSegment],
-        sealed_seq: int | None,
-        recent: list[int],
-    ) -> None:
-        start = time.perf_counter()
-        path, points_path = self._files.new_path("segment"), self._files.new_path("points")
-        written = [path, points_path]
-        try:
-            segment = merge.build(path)
-            new: OpenSegment | None = None
-            if not len(segment):
-                remove([path])
-            else:
-                points = PointsFile.write(points_path, np.sort(segment.ids), names)
-                entry = SegmentEntry(
-                    self._files.number_of(path),
-                    merge.chunks,
-                    self._files.entry(path),
-                    self._files.entry(points_path),
-                )
-                new = OpenSegment(entry, points)
+        site = Site(self._files.new_path("segment"), self._files.new_path("points"))
+        with self._building(), self._cleaning_up(site):
+            start = time.perf_counter()
+            built = build(merge, site, names, self._sealing.builder, order)
+            new = self._opened(merge, built)
             # What the files hold must be in the log first: it is the truth.
             self._store.sync()
             with self._publish_lock:
-                self._take_up(merge, segment, new, replaced, sealed_seq, recent)
-        except BaseException as error:
-            if not self._files.may_list(written):
-                remove(written)
-            if self._closed:
-                # Who removes the folder could not while this was being written there.
-                with contextlib.suppress(OSError):
-                    self._sealing.directory.rmdir()
-            if not isinstance(error, AbandonedError):
-                self._fault = str(error)
-            raise
+                self._take_up(merge, built.segment, new, replaced, sealed_seq, recent)
         self._fault = None
         if sealed_seq is not None:
             self._count_tail()
@@ -368,6 +351,29 @@ class Sealer:
             points=0 if new is None else len(new.points),
             seconds=round(time.perf_counter() - start, 3),
         )
+
+    def _opened(self, merge: MergeLike, built: Built) -> OpenSegment | None:
+        if built.points is None or built.entries is None:
+            return None
+        segment, points = built.entries
+        number = self._files.number_of(self._files.directory / segment.name)
+        return OpenSegment(SegmentEntry(number, merge.chunks, segment, points), built.points)
+
+    @contextlib.contextmanager
+    def _cleaning_up(self, site: Site) -> Iterator[None]:
+        """Removes files that were not published."""
+        try:
+            yield
+        except BaseException as error:
+            if not self._files.may_list(site.paths):
+                remove(site.paths)
+            if self._closed:
+                # Who removes the folder could not while this was being written there.
+                with contextlib.suppress(OSError):
+                    self._sealing.directory.rmdir()
+            if not isinstance(error, AbandonedError):
+                self._fault = str(error)
+            raise
 
     def _take_up(
         self,

@@ -98,6 +98,11 @@ class _StateCollector(Collector):
         yield GaugeMetricFamily(
             "closeby_workers", "Worker processes that run.", self._deployment.workers.alive
         )
+        yield CounterMetricFamily(
+            "closeby_segments_by_workers",
+            "Segments that workers have built.",
+            self._deployment.build_orders.taken,
+        )
         recall = GaugeMetricFamily(
             "closeby_recall", "Recall that was measured last.", labels=["collection"]
         )

@@ -15,7 +15,9 @@ import structlog
 
 from .errors import StoreUnavailableError
 from .job_store import JobStore
+from .presence import forget_workers
 from .settings import Settings, worker_environment
+from .store import Store
 from .worker import WORKER_ROLE
 
 __all__ = ["Workers"]
@@ -42,11 +44,11 @@ class _Slot:
 
 
 class Workers:
-    """`settings.workers` processes that do the jobs of `jobs`, from `start` until `stop`."""
+    """`settings.workers` processes that work for `store`, from `start` until `stop`."""
 
-    def __init__(self, settings: Settings, jobs: JobStore) -> None:
+    def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
-        self._jobs = jobs
+        self._store = store
         self._slots = [_Slot() for _ in range(settings.workers)]
         self._stopping = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="closeby-workers", daemon=True)
@@ -122,8 +124,10 @@ class Workers:
         assert process.stdin is not None
         process.stdin.close()
         slot.process = None
+        prefix = f"{WORKER_ROLE}:{socket.gethostname()}:{process.pid}:"
         with contextlib.suppress(StoreUnavailableError):
-            self._jobs.release_owner(f"{WORKER_ROLE}:{socket.gethostname()}:{process.pid}:")
+            forget_workers(self._store, prefix)
+            JobStore(self._store).release_owner(prefix)
         if time.monotonic() - slot.started > YOUNG_SECONDS:
             slot.retry = FIRST_RETRY
         self._postpone(slot)

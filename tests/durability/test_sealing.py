@@ -313,7 +313,7 @@ def test_a_seal_in_progress_leaves_no_folder_of_a_collection_that_is_gone(
         shard.close()
         return write(*args)
 
-    monkeypatch.setattr(sealing_module.PointsFile, "write", late)
+    monkeypatch.setattr(PointsFile, "write", late)
     with pytest.raises((StoreUnavailableError, OSError)):
         shard.seal()
     assert not (tmp_path / "1").exists()
