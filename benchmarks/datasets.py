@@ -143,6 +143,7 @@ NAMED = {
     "smiles": Named("SMILES of HIV, MUV and MOSES, byte 4-grams", _smiles),
     "fashion": Named("Fashion-MNIST images, 784 pixels less their mean", _fashion, "cosine"),
     "glove": Named("GloVe word vectors, 100 dimensions", _glove, "cosine"),
+    "glove-products": Named("the same by inner product, norms as they are", _glove, "ip"),
 }
 
 

@@ -1,11 +1,12 @@
 """Collections by `auto` that are planned again by themselves as they grow."""
 
+import dataclasses
 import threading
 import time
 
 import numpy as np
 import pytest
-from closeby.index import planner
+from closeby.index import predictions
 from closeby.index.errors import InvalidInputError
 from closeby.service import reindexing
 from closeby.service.deployment import Deployment
@@ -43,9 +44,10 @@ def await_jobs(http, count):
 
 @pytest.fixture
 def comparing_is_slow(monkeypatch):
-    """Plans as of very many points."""
-    monkeypatch.setattr(planner, "EXACT_ENOUGH_US", 0.0)
-    monkeypatch.setitem(planner.SCAN, "cosine", 10_000.0)
+    """Plans as of very many points, of which one engine alone is fit."""
+    flat, _, lsh, *_ = predictions.OPTIONS["cosine"]
+    slow = (lambda task: dataclasses.replace(flat(task), us=1e9), lsh)
+    monkeypatch.setitem(predictions.OPTIONS, "cosine", slow)
 
 
 def test_a_collection_that_has_grown_gets_another_engine_while_it_serves(
