@@ -2,9 +2,9 @@
 
 The planner sees a sample, as a server's does; then each engine that it predicts is laid out over
 all points as a server has it (segments of 16,384 points; of FAISS's engines half of the points that
-may wait for the structure do) and asked the held-out queries one at a time (ten hits; the least
-of five repeats of each, since whatever else runs only adds). Times are the thread's own processor time, since other processes may run. Recall
-counts neighbours at the threshold, or the ten nearest where the plan does so; bytes are the
+may wait for the structure do) and asked the held-out queries one at a time, ten hits. Times are the
+thread's own processor time, of each query the least of five, since whatever else runs only adds.
+Recall counts neighbours at the threshold, or the ten nearest where the plan does so; bytes are the
 engine's own, without the features. Data that is not shipped lies in ``--data``.
 """
 
