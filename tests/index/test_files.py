@@ -18,6 +18,8 @@ from closeby.index import (
     FlinngIndex,
     UnsupportedVersionError,
     as_set_batch,
+    calibration,
+    segment,
     tuning,
 )
 from closeby.index.files import ALIGNMENT, read_arrays, write_arrays
@@ -52,6 +54,8 @@ def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: Any) -> tu
     """An index and the file that it was saved to."""
     if request.param == "flinng":
         monkeypatch.setattr(tuning, "SCAN_BELOW", 8)  # so that small segments have bitmaps
+        for module in (calibration, segment):  # small arrays: each byte of the file is tried
+            monkeypatch.setattr(module, "SAMPLE", 4)
     index = MAKERS[request.param]()
     path = tmp_path / "index.closeby"
     index.save(path)
