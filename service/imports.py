@@ -38,9 +38,10 @@ from .import_urls import check_url, fetched
 from .inputs import PointBatch
 from .jobs import JobContext, Kind
 from .near_duplicates import Duplicates, OnDuplicate, Policy, upsert_tested
+from .registry import shard_folder
 from .sealed_files import read_manifest
 from .shard import Shard
-from .store import Durability
+from .store import CollectionRecord, Durability
 
 __all__ = ["IMPORT", "IMPORT_TESTED", "ImportOptions", "opened_source", "run_import"]
 
@@ -203,8 +204,9 @@ class _Import:
         if self._context.in_server or self._batches % LOOK_BATCHES:
             return
         settings = self._context.settings
-        record = self._shard.record
-        folder = settings.data_dir / "shards" / str(record.id)
+        # Read anew: an engine that was put in the place of another has a folder of its own.
+        record = _record(self._context)
+        folder = settings.data_dir / "shards" / shard_folder(record.id, record.config)
         most = max(MAX_TAIL_SEGMENTS * settings.segment_points, BATCH_POINTS * LOOK_BATCHES)
         # A collection without sealed files (an exact index) has no such folder.
         while folder.is_dir():
@@ -358,10 +360,15 @@ def _shard(context: JobContext) -> Shard:
     """The collection: the server's own shard, or one to append to."""
     if context.in_server:
         return context.shard()
+    most = context.settings.max_set_elements
+    return Shard(context.store, _record(context), max_set_elements=most)
+
+
+def _record(context: JobContext) -> CollectionRecord:
+    """The collection as it is stored now."""
     for record in context.store.list_collections():
         if record.id == context.job.collection:
-            most = context.settings.max_set_elements
-            return Shard(context.store, record, max_set_elements=most)
+            return record
     raise CollectionNotFoundError("the collection was deleted")
 
 

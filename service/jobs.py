@@ -41,7 +41,7 @@ from .errors import (
     TooManyRequestsError,
     UnavailableError,
 )
-from .job_store import Job, JobStore, keep_checkpoint
+from .job_store import HIDDEN, Job, JobStore, keep_checkpoint
 from .registry import Registry
 from .settings import Settings
 from .shard import Shard
@@ -404,7 +404,8 @@ class JobRunner:
         if job.attempts > MAX_ATTEMPTS:
             detail = f"{MAX_ATTEMPTS} processes died, or could not go on, at the same place"
             return "failed", {"code": "job_lost", "detail": detail}
-        log.info("job_started", job=job.id, kind=job.kind, resumed=job.checkpoint is not None)
+        tell = log.debug if job.kind.startswith(HIDDEN) else log.info
+        tell("job_started", job=job.id, kind=job.kind, resumed=job.checkpoint is not None)
         try:
             return "done", self.kinds[job.kind].run(context)
         except JobCancelledError:
@@ -444,7 +445,8 @@ class JobRunner:
         )
         if not self.kinds[job.kind].keeps_files:
             self._clear(job, keep_result=state == "done")
-        log.info("job_finished", job=job.id, kind=job.kind, state=state)
+        tell = log.debug if job.kind.startswith(HIDDEN) else log.info
+        tell("job_finished", job=job.id, kind=job.kind, state=state)
         if self.on_finished is not None:
             self.on_finished(job.kind, state)
         self.tidy()

@@ -4,9 +4,12 @@
               └─► earlier ones of its request ───┘                              skip | reject
 
 A point is tested against what was stored before it, and against those before it in its own request
-that are stored (those that are skipped are not). Its own former version is none of them. Requests
-with `on_duplicate` for one collection come one after the other, so that of two near ones which come
-at once the second is found to be a duplicate.
+that are stored (those that are skipped are not). Versions which the request replaces are none of
+them: not the point's own, nor that of a later one of the request. So a request that is repeated,
+since its answer was lost, is answered as it was. With `link` a point is no duplicate of one that is
+linked to it, directly or through others: a file that is imported again makes no circles of links.
+Requests with `on_duplicate` for one collection come one after the other, so that of two near ones
+which come at once the second is found to be a duplicate.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ POLICIES: tuple[Policy, ...] = get_args(Policy)
 LINK_FIELD = "duplicate_of"
 """Field of the payload in which `link` notes what a point duplicates: {"id", "score"}."""
 TARGET_RECALL = 0.9999
+FIRST_LIMIT = 2
+"""Stored points looked at first: the nearest may be the point's own former version."""
 TOLD = 20
 """Duplicates named in the errors of a refused request."""
 
@@ -102,9 +107,7 @@ def upsert_tested(
 def _find(shard: Shard, batch: PointBatch, wanted: OnDuplicate) -> dict[int, Duplicate]:
     """By position: what each duplicate of a batch is near to."""
     features = shard.features(batch.inputs)
-    # Two, since the nearest may be the point's own former version.
-    search = Search(2, wanted.threshold, TARGET_RECALL, with_payload=False)
-    answer = shard.search(batch.inputs, search)
+    stored = _Stored(shard, batch, wanted).nearest()
     among: dict[int, list[tuple[int, float]]] = defaultdict(list)
     points = (features.indptr, features.indices) if isinstance(features, SetBatch) else features
     pairs = duplicate_pairs(
@@ -115,9 +118,7 @@ def _find(shard: Shard, batch: PointBatch, wanted: OnDuplicate) -> dict[int, Dup
             among[b].append((a, score))
     found: dict[int, Duplicate] = {}
     for row, point in enumerate(batch.ids):
-        near = [Duplicate(point, hit.id, hit.score) for hit in answer.hits[row] if hit.id != point][
-            :1
-        ]
+        near = [stored[row]] if row in stored else []
         near += [
             Duplicate(point, batch.ids[other], score)
             for other, score in sorted(among[row])
@@ -127,6 +128,63 @@ def _find(shard: Shard, batch: PointBatch, wanted: OnDuplicate) -> dict[int, Dup
             # Of equally near ones the earliest.
             found[row] = max(near, key=lambda one: np.float32(one.score))
     return found
+
+
+class _Stored:
+    """What is stored, as far as the points of a batch may duplicate it."""
+
+    def __init__(self, shard: Shard, batch: PointBatch, wanted: OnDuplicate) -> None:
+        self._shard = shard
+        self._batch = batch
+        self._wanted = wanted
+        self._row_of = {point: row for row, point in enumerate(batch.ids)}
+        self._links: dict[int | str, int | str | None] = {}
+
+    def nearest(self) -> dict[int, Duplicate]:
+        """By position: the nearest stored point that each one may duplicate."""
+        found: dict[int, Duplicate] = {}
+        rows, limit = [*range(len(self._batch.ids))], FIRST_LIMIT
+        while rows:
+            search = Search(limit, self._wanted.threshold, TARGET_RECALL, with_payload=False)
+            hits = self._shard.search([self._batch.inputs[row] for row in rows], search).hits
+            more = []
+            for row, near in zip(rows, hits, strict=True):
+                hit = next((hit for hit in near if self._counts(hit.id, row)), None)
+                if hit is None and self._wanted.policy == "skip" and len(near) < limit:
+                    # What is skipped replaces nothing: a later one may stay what it is.
+                    hit = next((hit for hit in near if hit.id != self._batch.ids[row]), None)
+                if hit is not None:
+                    found[row] = Duplicate(self._batch.ids[row], hit.id, hit.score)
+                elif len(near) == limit:
+                    more.append(row)
+            rows, limit = more, 8 * limit
+        return found
+
+    def _counts(self, stored: int | str, row: int) -> bool:
+        if stored in self._row_of:
+            return self._wanted.policy == "skip" and self._row_of[stored] < row
+        return self._wanted.policy != "link" or not self._leads_back(stored, row)
+
+    def _leads_back(self, stored: int | str, row: int) -> bool:
+        """Whether a stored point is linked to one that comes in at `row` or behind it."""
+        seen = set()
+        at: int | str | None = stored
+        while at is not None and at not in seen:
+            seen.add(at)
+            at = self._link_of(at)
+            if at in self._row_of:
+                # Those before it have their links from this request, and none leads here.
+                return self._row_of[at] >= row
+        return False
+
+    def _link_of(self, point: int | str) -> int | str | None:
+        if point not in self._links:
+            found, _ = self._shard.get([point])
+            payload = orjson.loads(found[0].payload or b"{}") if found else {}
+            link = payload.get(LINK_FIELD)
+            target = link.get("id") if isinstance(link, dict) else None
+            self._links[point] = target if isinstance(target, (int, str)) else None
+        return self._links[point]
 
 
 def _as_stored(batch: PointBatch, found: dict[int, Duplicate], policy: Policy) -> PointBatch:

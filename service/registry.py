@@ -20,7 +20,7 @@ from .following_shard import FollowingShard
 from .shard import Sealing, Shard
 from .store import CollectionRecord, Store
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "shard_folder"]
 
 HIDDEN = "~"
 """First letter of the name of a collection that is being restored; no other name begins so."""
@@ -208,7 +208,7 @@ class Registry:
             shutil.rmtree(own.directory, ignore_errors=True)
         shard.reindex(config, own, stop)
         if self._sealing is not None:
-            folder = self._sealing.directory / _folder(before.id, before.config)
+            folder = self._sealing.directory / shard_folder(before.id, before.config)
             shutil.rmtree(folder, ignore_errors=True)
 
     def kept(self) -> list[Shard]:
@@ -232,7 +232,7 @@ class Registry:
         """Remove what a shard has on disk beside the store."""
         shard.close()
         if self._sealing is not None:
-            folder = self._sealing.directory / _folder(shard.record.id, shard.record.config)
+            folder = self._sealing.directory / shard_folder(shard.record.id, shard.record.config)
             shutil.rmtree(folder, ignore_errors=True)
 
     def _shard(self, record: CollectionRecord) -> Shard:
@@ -247,20 +247,20 @@ class Registry:
         """How the shard of a collection keeps sealed segments, in a folder of its own."""
         if self._sealing is None:
             return None
-        folder = self._sealing.directory / _folder(record.id, record.config)
+        folder = self._sealing.directory / shard_folder(record.id, record.config)
         return replace(self._sealing, directory=folder)
 
 
 def _remove_folders_of_others(directory: Path, shards: Iterable[Shard]) -> None:
     """Remove folders of collections that were deleted when the server stopped."""
     directory.mkdir(exist_ok=True)
-    known = {_folder(shard.record.id, shard.record.config) for shard in shards}
+    known = {shard_folder(shard.record.id, shard.record.config) for shard in shards}
     for folder in directory.iterdir():
         if folder.name not in known:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _folder(collection: int, config: dict[str, Any]) -> str:
+def shard_folder(collection: int, config: dict[str, Any]) -> str:
     """Where the sealed segments of a collection lie: each engine that it had has its own."""
     generation = config.get("generation", 0)
     return f"{collection}.{generation}" if generation else str(collection)

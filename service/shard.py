@@ -368,15 +368,26 @@ class Shard:
         """For each seq its point and whether it has a payload; see `LivePoints.versions`."""
         return self._contents.live.versions(seqs)
 
-    def catch_up(self) -> None:
+    def catch_up(self, *, throttled: bool = True) -> None:
         """Return once every row that is committed now, by whatever process, is found by queries.
 
-        Raises StoreUnavailableError if the log cannot be read, TooManyRequestsError if rows come
-        faster than they can be sealed.
+        Raises StoreUnavailableError if the log cannot be read and, if `throttled`,
+        TooManyRequestsError if rows come faster than they can be sealed.
         """
         self._check_ready()
-        self._store.observe(self._applying.seen)
-        self.apply_seen()
+        last = 0
+
+        def seen(head: Seen) -> None:
+            nonlocal last
+            last = head.last
+            self._applying.seen(head)
+
+        self._store.observe(seen)
+        if throttled:
+            self.apply_seen()
+            return
+        while self.complete_seq < last and self._applying.apply_some():
+            pass
 
     def seen(self, head: Seen) -> None:
         """Others have written; to be called in log order, and followed by `apply_seen`."""

@@ -99,7 +99,7 @@ class ClusterCollection(Shard):
     def apply_seen(self) -> None:
         """Nothing: the shards follow the log."""
 
-    def catch_up(self) -> None:
+    def catch_up(self, *, throttled: bool = True) -> None:
         """Nothing: the shards follow the log."""
 
     def describe(self) -> dict[str, Any]:

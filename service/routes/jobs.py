@@ -184,9 +184,6 @@ async def _events(service: Service, job: Job) -> AsyncIterator[bytes]:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 job = await service.read(_look, service.deployment, job.id)
-            except TooManyRequestsError:
-                # Rows come faster than they can be found: tell of them when they are.
-                continue
             except ServiceError:
                 # Forgotten, or the store is gone: whoever asks again is told which.
                 return
@@ -200,13 +197,17 @@ def _look(deployment: Deployment, job: str) -> Job:
 
 
 def _catch_up(deployment: Deployment, jobs: Sequence[Job]) -> None:
-    """Apply what other processes have stored for these jobs."""
+    """Apply what other processes have stored for these jobs.
+
+    Whoever only looks does not wait for segments to be sealed: that workers pause until they are
+    bounds what is not.
+    """
     wanted = {
         job.collection for job in jobs if job.kind in KINDS and KINDS[job.kind].place == "anywhere"
     }
     for shard in deployment.registry.shards() if wanted - {None} else ():
         if shard.record.id in wanted and shard.ready:
-            shard.catch_up()
+            shard.catch_up(throttled=False)
 
 
 def _open_result(jobs: JobRunner, job: str, format: str) -> BinaryIO:  # noqa: A002

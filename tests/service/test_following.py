@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -10,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
+from closeby.service import sealing
+from closeby.service.deployment import Deployment
+from closeby.service.job_store import JobStore
 from closeby.service.settings import Settings
+from closeby.service.shard import Shard
+from closeby.service.store import Store
 
 
 def elements(i: int) -> list[int]:
@@ -126,3 +133,26 @@ def test_a_read_only_server_takes_over_a_change_of_engine_and_answers_meanwhile(
                 writer.post("/v1/collections/c/points:upsert", json=new).raise_for_status()
                 until(lambda last=last: finds(last))  # type: ignore[misc]
             assert http.get("/v1/collections/c").json()["count"] == 303
+
+
+def test_reading_a_job_never_waits_for_segments_to_be_sealed(
+    serve: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealing, "ROOM_SECONDS", 0.05)
+    monkeypatch.setattr(Shard, "seal", lambda _: False)
+    settings = Settings(data_dir=tmp_path, segment_points=16)
+    with serve(settings, Deployment(settings, kinds={})) as http:
+        until(lambda: http.get("/readyz").status_code == 200)
+        body = {"features": {"kind": "ids"}, "index": "flinng"}
+        http.put("/v1/collections/c", json=body).raise_for_status()
+        with contextlib.closing(Store.open_directory(tmp_path)) as store:
+            jobs = JobStore(store)
+            job = jobs.submit("import", {}, collection=1, collection_name="c", max_queued=1)
+            jobs.claim("worker:here:1:a", ["import"], 60)
+        subprocess.run([sys.executable, "-c", WORKER, str(tmp_path), "1"], check=True, timeout=60)
+        for path in (f"/v1/jobs/{job.id}", "/v1/jobs"):
+            assert http.get(path).status_code == 200
+            assert http.get("/v1/collections/c").json()["count"] == 100
+        # Writers do wait.
+        points = {"ids": [1], "sets": [elements(1)]}
+        assert http.post("/v1/collections/c/points:upsert", json=points).status_code == 429

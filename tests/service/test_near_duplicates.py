@@ -45,19 +45,31 @@ class Twin:
     def __init__(self, policy: str) -> None:
         self.policy = policy
         self.stored: dict[Any, set[int]] = {}
+        self.links: dict[Any, Any] = {}
+
+    def leads_back(self, name: Any, later: set[Any], batch: set[Any]) -> bool:
+        """Whether a stored point is linked to one that is to come."""
+        while (name := self.links.get(name)) is not None:
+            if name in batch:
+                return name in later
+        return False
 
     def upsert(self, batch: list[tuple[Any, list[int]]]) -> dict[Any, float]:
         last = {point: n for n, (point, _) in enumerate(batch)}
         batch = [batch[n] for n in sorted(last.values())]
         before, fresh = dict(self.stored), {}
         found = {}
-        for point, elements in batch:
+        for row, (point, elements) in enumerate(batch):
             mine = set(elements)
+            later = {name for name, _ in batch[row:]}
             scores = [
                 len(mine & other) / len(mine | other)
                 for known in (before, fresh)
                 for name, other in known.items()
                 if name != point
+                # What is skipped replaces nothing; all else of the batch does.
+                if known is fresh or self.policy == "skip" or name not in last
+                if known is fresh or not self.leads_back(name, later, {*last})
             ]
             best = max(scores, default=0.0)
             if best >= THRESHOLD:
@@ -91,6 +103,9 @@ def test_every_duplicate_is_told_and_treated(
         wanted = twin.upsert(batch)
         found = {one["id"]: one["score"] for one in answer["duplicates"]}
         assert found == pytest.approx(wanted, abs=1e-6)
+        if policy == "link":
+            twin.links |= dict.fromkeys(point for point, _ in batch)
+            twin.links |= {one["id"]: one["duplicate_of"] for one in answer["duplicates"]}
         told += len(found)
         for one in answer["duplicates"]:
             assert one["duplicate_of"] != one["id"]
@@ -175,3 +190,54 @@ def test_not_for_inner_products(http: httpx.Client) -> None:
     answer = http.post("/v1/collections/near-ip/points:upsert", json=upsert)
     assert answer.status_code == 422
     assert "inner products" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_request_that_is_repeated_is_answered_as_it_was(
+    http: httpx.Client, collection: str, policy: str
+) -> None:
+    for start in range(0, 120, 30):
+        batch = stream(120, 9)[start : start + 30]
+        first = send(http, collection, batch, policy).json()
+        for _ in range(2):
+            again = send(http, collection, batch, policy).json()
+            assert again["duplicates"] == first["duplicates"]
+            assert again["upserted"] == first["upserted"]
+    assert first["duplicates"]
+
+
+def links(http: httpx.Client, path: str, ids: list[Any]) -> dict[Any, Any]:
+    """What each point is linked to."""
+    got = http.post(f"{path}/points:get", json={"ids": ids}).json()
+    return {
+        point["id"]: point["payload"]["duplicate_of"]["id"] if point["payload"] else None
+        for point in got["points"]
+    }
+
+
+def test_links_make_no_circles_however_often_points_come_again(
+    http: httpx.Client, collection: str
+) -> None:
+    points = [(f"p{n}", [*range(n % 4, 40 + n % 5)]) for n in range(24)]
+    chance = random.Random(2)
+    for size in (24, 5, 2):
+        for start in range(0, len(points), size):
+            send(http, collection, points[start : start + size], "link").raise_for_status()
+        found = links(http, collection, [point for point, _ in points])
+        assert None in found.values()
+        assert sum(target is not None for target in found.values()) > 10
+        for point in found:
+            at, steps = point, 0
+            while (at := found[at]) is not None:
+                steps += 1
+                assert steps < len(points), f"{point} leads back to itself"
+        chance.shuffle(points)
+
+
+def test_a_point_that_comes_back_is_not_linked_to_one_that_is_linked_to_it(
+    http: httpx.Client, collection: str
+) -> None:
+    send(http, collection, [("a", [*range(40)]), ("b", [*range(1, 41)])], "link")
+    http.post(f"{collection}/points:delete", json={"ids": ["a"]}).raise_for_status()
+    assert send(http, collection, [("a", [*range(40)])], "link").json()["duplicates"] == []
+    assert links(http, collection, ["a", "b"]) == {"a": None, "b": "a"}
