@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from closeby.loaders import samples
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -34,10 +35,20 @@ def test_every_example_is_run():
     assert {path.name for path in EXAMPLES.glob("*.py")} == set(EXPECTED)
 
 
+@pytest.fixture
+def arguments(name, tmp_path):
+    """What an example is given besides the server: less data, where all of it takes long."""
+    if name != "import_and_deduplicate.py":
+        return []
+    urls = tmp_path / "urls.txt"
+    urls.write_text("\n".join(samples.urls()[:20_000]))
+    return [str(urls)]
+
+
 @pytest.mark.parametrize("name", EXPECTED)
-def test_example(name, server):
+def test_example(name, arguments, server):
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), server.url],
+        [sys.executable, str(EXAMPLES / name), server.url, *arguments],
         capture_output=True,
         text=True,
         timeout=120,
