@@ -11,12 +11,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.types import Lifespan
 
 from . import openapi
 from .access import AccessMiddleware, request_id_of
-from .admission import Admission
 from .deployment import Deployment
 from .errors import FieldError, ServiceError
+from .front import open_service
 from .problem import problem_of, problem_response
 from .read_only import ReadOnlyMiddleware
 from .routes import (
@@ -55,17 +56,25 @@ def create_app(settings: Settings, deployment: Deployment | None = None) -> Fast
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         opened = deployment or Deployment(settings)
-        admission = Admission(
-            settings.max_waiting_requests, settings.max_waiting_bytes, settings.max_body_bytes
-        )
-        metrics.watch(opened, admission)
-        app.state.service = Service(settings, opened, admission, metrics)
-        opened.start()
+        app.state.service = open_service(settings, opened, metrics)
         try:
             yield
         finally:
             opened.close()
 
+    app = _create(settings, lifespan)
+    app.add_middleware(AccessMiddleware, metrics=metrics, api_key=settings.read_api_key())
+    return app
+
+
+def create_rest(service: Service) -> FastAPI:
+    """The app as `front` has it behind itself: `service` is open, and requests are let in."""
+    app = _create(service.settings, None)
+    app.state.service = service
+    return app
+
+
+def _create(settings: Settings, lifespan: Lifespan[FastAPI] | None) -> FastAPI:
     app = FastAPI(
         title="closeby",
         summary="Near-neighbour search at high similarity",
@@ -77,7 +86,6 @@ def create_app(settings: Settings, deployment: Deployment | None = None) -> Fast
     )
     if settings.read_only:
         app.add_middleware(ReadOnlyMiddleware)
-    app.add_middleware(AccessMiddleware, metrics=metrics, api_key=settings.read_api_key())
     for module in (
         operations,
         collections,

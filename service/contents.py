@@ -139,12 +139,8 @@ class Contents:
         if added:
             self.engine.add(_concat(batches), ids=np.array(added, np.int64))
             self.put_seq = added[-1]
-        removed = []
-        for point, seq in latest.items():
-            replaced = before.get(point)
-            if replaced is not None:
-                removed.append(replaced)
-            self.live.settle(point, seq, replaced)
+        self.live.settle(latest, before)
+        removed = [seq for point in latest if (seq := before.get(point)) is not None]
         if removed:
             self.engine.remove(np.array(removed, np.int64))
             self.garbage += len(removed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
@@ -12,7 +12,6 @@ from .build_orders import BuildOrders
 from .data_dir import DataDir
 from .errors import DataDirError
 from .following import Following
-from .job_kinds import KINDS
 from .jobs import JobRunner, Kind, owner_name
 from .registry import Registry
 from .replanning import Replanning
@@ -31,6 +30,17 @@ ROLE = "server"
 log = structlog.get_logger(__name__)
 
 
+def _all_kinds() -> Mapping[str, Kind]:
+    from .job_kinds import KINDS  # they bring loaders and more: collections are loaded first
+
+    return KINDS
+
+
+def _own(kinds: Mapping[str, Kind], settings: Settings) -> dict[str, Kind]:
+    """What the server itself does: what workers can do is left to them."""
+    return {n: kind for n, kind in kinds.items() if kind.place == "server" or not settings.workers}
+
+
 class Deployment:
     """Opens the store of `settings.data_dir`; `start` loads the collections in the background.
 
@@ -42,7 +52,9 @@ class Deployment:
     alone = True
     """Whether there is one server of this store at a time."""
 
-    def __init__(self, settings: Settings, kinds: Mapping[str, Kind] = KINDS) -> None:
+    def __init__(
+        self, settings: Settings, kinds: Callable[[], Mapping[str, Kind]] = _all_kinds
+    ) -> None:
         self.settings = settings
         self.api_key = settings.read_api_key()
         self._data_dir = None if settings.read_only else DataDir(settings.data_dir)
@@ -55,16 +67,10 @@ class Deployment:
             self.build_orders = BuildOrders(self.store, settings.data_dir / "jobs")
             self.upkeep = Upkeep(lambda: self.registry.kept(), lambda: self.replanning.look())
             self.registry = self._open_registry()
-            own = {
-                name: kind
-                for name, kind in kinds.items()
-                # What workers can do is left to them.
-                if kind.place == "server" or not settings.workers
-            }
             self.jobs = JobRunner(
                 self.store,
                 settings,
-                own,
+                lambda: _own(kinds(), settings),
                 settings.data_dir / "jobs",
                 owner=owner_name(ROLE),
                 threads=settings.job_threads,
@@ -96,11 +102,13 @@ class Deployment:
         self.snapshots = Snapshots(settings.data_dir / "snapshots")
         self.query_pool = ThreadPoolExecutor(settings.query_thread_count, "closeby-query")
         self.write_pool = ThreadPoolExecutor(settings.write_threads, "closeby-write")
-        self._loader = threading.Thread(target=self._load, name="closeby-load", daemon=True)
+        self._loader = threading.Thread(target=self._begin, name="closeby-load", daemon=True)
         self._started = False
         self._closed = False
         self.ending = threading.Event()
         """Set as soon as the server is to stop: answers that have no end of their own end then."""
+        self.loaded = threading.Event()
+        """Set once every collection serves, or has said why it cannot."""
 
     def _open_store(self) -> Store:
         settings = self.settings
@@ -130,12 +138,19 @@ class Deployment:
         self._loader.start()
         if not self.settings.read_only:
             self.upkeep.start()
+
+    def _begin(self) -> None:
+        """Load the collections, then start what can wait for that."""
+        self._load()
+        self.loaded.set()
+        if not self.settings.read_only and not self.ending.is_set():
             self.jobs.start()
             self.workers.start()
 
     def _load(self) -> None:
         self.registry.load()
-        self._following.start()
+        if not self.ending.is_set():
+            self._following.start()
 
     def delete_collection(self, name: str) -> None:
         """Delete a collection and cancel its jobs. Raises CollectionNotFoundError."""
@@ -149,11 +164,11 @@ class Deployment:
             return
         self._closed = True
         self.ending.set()
-        self.workers.stop()
-        self.jobs.stop()
         self.registry.stop_loading()
         if self._started:
             self._loader.join()
+        self.workers.stop()
+        self.jobs.stop()
         self._following.stop()
         self.query_pool.shutdown()
         self.write_pool.shutdown()

@@ -9,19 +9,32 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args, runtime_checkable
 
 from closeby.index import Engine, FlatIndex, FlinngIndex, LshIndex, MaxIPIndex
 from closeby.index.errors import InvalidInputError
 
 from .contents import Contents
-from .schemas import IndexName
 from .sealing import Sealing
 
-__all__ = ["ENGINES", "EngineKind", "check_engine", "chosen", "make_engine", "renew"]
+__all__ = ["ENGINES", "EngineKind", "IndexName", "check_engine", "chosen", "make_engine", "renew"]
 
 if TYPE_CHECKING:
     from closeby.index.baselines import Renewal
+
+IndexName = Literal[
+    "auto",
+    "flinng",
+    "lsh",
+    "maxip",
+    "flat",
+    "hnsw",
+    "ivf",
+    "binary_flat",
+    "binary_hnsw",
+    "binary_ivf",
+]
+"""What `index` of a configuration may be."""
 
 _GRAPH = ("M", "ef_construction")
 _TABLES = ("tables", "K", "sketch_bits", "expected_points")

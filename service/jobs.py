@@ -21,13 +21,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
 import structlog
 from closeby.index.errors import ClosebyError
-from closeby.loaders import LoaderError
 
 from .errors import (
     CollectionNotFoundError,
@@ -262,7 +262,7 @@ class JobContext:
 
 
 class JobRunner:
-    """Claims and runs jobs of `kinds` until `stop`.
+    """Claims and runs jobs of `kinds` until `stop`; asked for these once it starts.
 
     `folder` holds a directory a job; `registry` is the server's, None in a worker, which then only
     runs kinds whose place is anywhere. `idle` seconds pass between two looks for jobs; unless
@@ -273,7 +273,7 @@ class JobRunner:
         self,
         store: Store,
         settings: Settings,
-        kinds: Mapping[str, Kind],
+        kinds: Callable[[], Mapping[str, Kind]],
         folder: Path,
         *,
         owner: str,
@@ -283,11 +283,7 @@ class JobRunner:
         polite: bool = True,
     ) -> None:
         self.jobs = JobStore(store)
-        self.kinds = {
-            name: kind
-            for name, kind in kinds.items()
-            if registry is not None or kind.place == "anywhere"
-        }
+        self._all_kinds = kinds
         self.folder = folder
         self.on_finished: Callable[[str, str], None] | None = None
         """Called with kind and state of each job that came to its end here."""
@@ -307,6 +303,15 @@ class JobRunner:
             threading.Thread(target=self._work, name=f"closeby-job-{i}", daemon=True)
             for i in range(threads)
         ]
+
+    @cached_property
+    def kinds(self) -> dict[str, Kind]:
+        """What this process can do."""
+        return {
+            name: kind
+            for name, kind in self._all_kinds().items()
+            if self._registry is not None or kind.place == "anywhere"
+        }
 
     def start(self) -> None:
         """Begin to claim jobs."""
@@ -493,6 +498,8 @@ def explain(error: ClosebyError | OSError) -> dict[str, Any]:
     """A job's failure as it is answered."""
     if isinstance(error, ServiceError):
         return {"code": error.code, "detail": error.detail}
+    from closeby.loaders import LoaderError  # no start should wait for the loaders
+
     if isinstance(error, LoaderError):
         return {"code": "import_failed", "detail": error.reason}
     if isinstance(error, OSError):

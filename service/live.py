@@ -6,7 +6,7 @@ came in since the last seal are in dictionaries, sealed ones in mapped files (`p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -127,17 +127,29 @@ class LivePoints:
             self._with_payload.add(seq)
         self._point_of[seq] = point
 
-    def settle(self, point: int | str, seq: int | None, before: int | None) -> None:
-        """Make `seq` (None: nothing) the live version of `point`, in the place of `before`."""
-        self._count += (seq is not None) - (before is not None)
-        if seq is not None:
-            self._seq_of[point] = seq
-        elif before is not None:
-            self._seq_of.pop(point, None)
-        if before is not None and before != seq:
-            if self._point_of.pop(before, None) is None:
-                any(file.mark_dead(before) for file in self._sealed)
-            self._with_payload.discard(before)
+    def settle(
+        self, latest: Mapping[int | str, int | None], before: Mapping[int | str, int]
+    ) -> None:
+        """Make `latest` (None: nothing) the live version of each point, in the place of `before`.
+
+        `before` has the points that exist.
+        """
+        sealed: list[int] = []
+        for point, seq in latest.items():
+            replaced = before.get(point)
+            self._count += (seq is not None) - (replaced is not None)
+            if seq is not None:
+                self._seq_of[point] = seq
+            elif replaced is not None:
+                self._seq_of.pop(point, None)
+            if replaced is not None and replaced != seq:
+                if self._point_of.pop(replaced, None) is None:
+                    sealed.append(replaced)
+                self._with_payload.discard(replaced)
+        if sealed:
+            seqs = np.sort(np.array(sealed, np.int64))
+            for file in self._sealed:
+                file.mark_dead(seqs)
 
     def publish(
         self, new: PointsFile | None, replaced: Sequence[PointsFile], recent: Iterable[int]

@@ -109,7 +109,7 @@ class LogReader:
         with self.reading() as connection:
             return [
                 LogRow(seq, point, op, features, bool(has_payload))
-                for seq, point, op, features, has_payload in connection.execute(statement)
+                for seq, point, op, features, has_payload in connection.execute(statement).all()
             ]
 
     def read_from(self, collection: int, after: int, chunk: int = 10_000) -> Iterator[list[LogRow]]:

@@ -98,12 +98,14 @@ class PointsFile:
 
     def __init__(self, path: Path, arrays: dict[str, npt.NDArray[Any]], dead: Flags | None) -> None:
         self.path = path
-        self.seqs: Seqs = arrays["seqs"]
-        self._starts: Seqs = arrays["starts"]
-        self._keys: npt.NDArray[np.uint8] = arrays["keys"]
-        self._payloads: npt.NDArray[np.uint8] = arrays["payloads"]
-        self._hashes: Hashes = arrays["hashes"]
-        self._places: npt.NDArray[np.uint32] = arrays["places"]
+        # Plain views: each slice of a mapped array costs more than what is looked up in it.
+        plain = {name: array.view(np.ndarray) for name, array in arrays.items()}
+        self.seqs: Seqs = plain["seqs"]
+        self._starts: Seqs = plain["starts"]
+        self._keys: npt.NDArray[np.uint8] = plain["keys"]
+        self._payloads: npt.NDArray[np.uint8] = plain["payloads"]
+        self._hashes: Hashes = plain["hashes"]
+        self._places: npt.NDArray[np.uint32] = plain["places"]
         self.dead = np.zeros(len(self.seqs), bool) if dead is None else dead
 
     def __len__(self) -> int:
@@ -190,16 +192,22 @@ class PointsFile:
         n = len(self)
         if not n:
             return found
-        at = np.searchsorted(self._hashes, hashes)
-        here = np.flatnonzero(self._hashes[np.minimum(at, n - 1)] == hashes)
-        for i in here.tolist():
-            place = int(at[i])
-            # Equal hashes: versions of one point, or (hardly ever) points of other keys.
-            while place < n and self._hashes[place] == hashes[i]:
-                row = int(self._places[place])
-                if not self.dead[row] and self.key(row) == keys[i]:
-                    found[keys[i]] = int(self.seqs[row])
-                place += 1
+        at = np.minimum(np.searchsorted(self._hashes, hashes), n - 1)
+        here = np.flatnonzero(self._hashes[at] == hashes)
+        place = at[here]
+        # Equal hashes: versions of one point, or (hardly ever) points of other keys.
+        while len(here):
+            rows = self._places[place].astype(np.int64)
+            alive = np.flatnonzero(~self.dead[rows])
+            names = _cut(*_pick(self._starts, self._keys, rows[alive]))
+            seqs = self.seqs[rows[alive]].tolist()
+            for i, name, seq in zip(here[alive].tolist(), names, seqs, strict=True):
+                if name == keys[i].encode():
+                    found[keys[i]] = seq
+            more = place + 1 < n
+            here, place = here[more], place[more] + 1
+            more = self._hashes[place] == hashes[here]
+            here, place = here[more], place[more]
         return found
 
     def rows(self, seqs: Seqs) -> Rows:
@@ -224,13 +232,10 @@ class PointsFile:
 
     # --- marks -----------------------------------------------------------------------------------
 
-    def mark_dead(self, seq: int) -> bool:
-        """The point of this seq is not live any more; whether it is here and was until now."""
-        row = int(np.searchsorted(self.seqs, seq))
-        if row == len(self) or self.seqs[row] != seq or self.dead[row]:
-            return False
-        self.dead[row] = True
-        return True
+    def mark_dead(self, seqs: Seqs) -> None:
+        """The points of these seqs, as far as they are here, are not live any more."""
+        rows = self.rows(seqs)
+        self.dead[rows[rows >= 0]] = True
 
 
 def _rows(known: Seqs, seqs: Seqs) -> Rows:

@@ -7,8 +7,6 @@ points it planned, so that the next time comes when there are several times as m
 
 from __future__ import annotations
 
-from closeby.index import planner
-
 from .errors import TooManyRequestsError
 from .jobs import JobRunner
 from .registry import Registry
@@ -42,8 +40,10 @@ class Replanning:
     def look(self) -> None:
         """Queue what is due. Raises StoreUnavailableError."""
         for shard in self._registry.shards():
+            if not shard.ready or len(shard) < self._first:
+                continue
             due = self.due_at(shard)
-            if due is None or not shard.ready or len(shard) < due:
+            if due is None or len(shard) < due:
                 continue
             collection, points = shard.record.id, len(shard)
             if not self._jobs.jobs.is_unfinished(REINDEX.name, collection):
@@ -65,6 +65,8 @@ class Replanning:
         """With how many points the collection is planned; None: never by itself."""
         if not self._growth or shard.record.config["index"] != "auto":
             return None
+        from closeby.index import planner  # brings FAISS, for which no start should wait
+
         known = [self._tried.get(shard.record.id), planned_for(shard)]
         last = max((points for points in known if points is not None), default=None)
         return planner.due_at(last, first=self._first, growth=self._growth)

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-__all__ = ["MODELS", "CollectionBody", "IndexName", "schema_ref"]
+from .engines import IndexName
+
+__all__ = ["MODELS", "CollectionBody", "schema_ref"]
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 
@@ -148,18 +150,6 @@ SetInput = Annotated[list[Element], Field(min_length=1, max_length=1_000_000)]
 VectorInput = Annotated[list[float], Field(min_length=1, max_length=65_536)]
 
 
-IndexName = Literal[
-    "auto",
-    "flinng",
-    "lsh",
-    "maxip",
-    "flat",
-    "hnsw",
-    "ivf",
-    "binary_flat",
-    "binary_hnsw",
-    "binary_ivf",
-]
 IndexParams = Annotated[
     dict[str, Any],
     WithJsonSchema(

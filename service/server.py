@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
+import gc
 import socket
-import sys
-from types import FrameType
-
-import uvicorn
 
 from .deployment import Deployment
 from .errors import AddressInUseError
@@ -20,6 +15,8 @@ __all__ = ["run_server"]
 
 def run_server(settings: Settings) -> bool:
     """Serve until SIGTERM or SIGINT; False if HTTP could not start. Raises StartupError."""
+    # What is imported stays: looking for garbage among it would take a tenth of the start.
+    gc.disable()
     configure_logging(settings.log_level, settings.log_format)
     listener = _listen(settings.host, settings.port)
     try:
@@ -28,37 +25,22 @@ def run_server(settings: Settings) -> bool:
         listener.close()
         raise
     try:
-        return _serve(settings, deployment, listener)
+        deployment.start()
+        # Files are mapped and checked meanwhile: HTTP takes a while to import.
+        from .serving import open_front, serve
+
+        front = open_front(settings, deployment)
+        front.rest.add_done_callback(lambda _: _settle())
+        return serve(settings, front, listener)
     finally:
         deployment.close()
 
 
-def _serve(settings: Settings, deployment: Deployment, listener: socket.socket) -> bool:
-    deployment.start()
-    # Files are mapped and checked meanwhile: the web framework takes a while to import.
-    from .app import create_app
-
-    config = uvicorn.Config(
-        create_app(settings, deployment),
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=int(max(1, settings.shutdown_timeout)),
-    )
-    server = _Server(config, deployment)
-
-    def ignore(_signal: int, _frame: FrameType | None) -> None:
-        """Uvicorn raises the signal again after it has shut down: a clean stop exits with 0."""
-
-    for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, ignore)
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(server.serve(sockets=[listener]))
-    return server.started
+def _settle() -> None:
+    """All is imported, and stays: no collection of garbage looks through it again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -82,23 +64,3 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
     listener.setblocking(False)
     return listener
-
-
-class _Server(uvicorn.Server):
-    """Says where it listens, once it does; ends what has no end of its own when it stops."""
-
-    def __init__(self, config: uvicorn.Config, deployment: Deployment) -> None:
-        super().__init__(config)
-        self._deployment = deployment
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._deployment.ending.set()
-        await super().shutdown(sockets)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started and sockets:
-            host, port = sockets[0].getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            sys.stdout.write(f"closeby listens on http://{shown}:{port}\n")
-            sys.stdout.flush()

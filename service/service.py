@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from fastapi import Request
+from starlette.requests import Request
 
 from .admission import Admission
 from .deployment import Deployment

@@ -15,13 +15,13 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from types import FrameType
 
 import structlog
 
 from .build_jobs import MERGE, SEAL
 from .errors import DataDirError
-from .job_kinds import KINDS
 from .jobs import JobRunner, Kind, owner_name
 from .logs import configure_logging
 from .presence import Presence
@@ -80,16 +80,28 @@ def run_worker(settings: Settings, *, with_parent: bool) -> None:
 def _runners(store: Store, settings: Settings, owner: str) -> list[JobRunner]:
     """What does users' jobs, and what builds segments."""
     folder = settings.data_dir / "jobs"
-    users = JobRunner(store, settings, KINDS, folder, owner=owner, threads=settings.job_threads)
+    users = JobRunner(store, settings, _all_kinds, folder, owner=owner, threads=settings.job_threads)
     quick = settings.model_copy(update={"job_lease": min(BUILD_LEASE, settings.job_lease)})
 
     def builds(kind: Kind, *, polite: bool) -> JobRunner:
-        kinds = {kind.name: kind}
         return JobRunner(
-            store, quick, kinds, folder, owner=owner, threads=1, idle=BUILD_IDLE, polite=polite
+            store,
+            quick,
+            lambda: {kind.name: kind},
+            folder,
+            owner=owner,
+            threads=1,
+            idle=BUILD_IDLE,
+            polite=polite,
         )
 
     return [users, builds(SEAL, polite=False), builds(MERGE, polite=True)]
+
+
+def _all_kinds() -> Mapping[str, Kind]:
+    from .job_kinds import KINDS  # a server that starts workers does not wait for them
+
+    return KINDS
 
 
 def _await_parent(ending: threading.Event) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import orjson
+from closeby.service import hot
 from closeby.service.openapi import describe
 from closeby.service.schemas import HealthAnswer, ReadyAnswer
 from closeby.service.service import service_of
@@ -17,29 +15,15 @@ router = APIRouter(tags=["operations"], default_response_class=Response)
 
 
 @router.get("/healthz", openapi_extra=describe({200: HealthAnswer}))
-async def healthz() -> Response:
+async def healthz(request: Request) -> Response:
     """The process is alive and answers."""
-    return Response(b'{"status":"ok"}', media_type="application/json")
+    return await hot.healthz(request)
 
 
 @router.get("/readyz", openapi_extra=describe({200: ReadyAnswer, 503: ReadyAnswer}))
 async def readyz(request: Request) -> Response:
     """Whether all collections are loaded; 503 until then, with how far each is."""
-    shards = service_of(request).deployment.registry.shards()
-    loading: dict[str, dict[str, Any]] = {}
-    for shard in shards:
-        if not shard.ready:
-            progress = shard.progress
-            loading[shard.record.name] = {
-                "rows": progress.rows,
-                "total": progress.total,
-                "fault": shard.fault,
-            }
-    body = {"ready": not loading, "collections": len(shards), "loading": loading}
-    response = Response(orjson.dumps(body), 503 if loading else 200, media_type="application/json")
-    if loading:
-        response.headers["Retry-After"] = "1"
-    return response
+    return await hot.readyz(request)
 
 
 @router.get(

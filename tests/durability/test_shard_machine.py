@@ -349,8 +349,10 @@ def test_keys_of_equal_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(points_file.xxhash, "xxh3_64_intdigest", lambda _: 77)
     file = points_file.PointsFile.write(tmp_path / "p", seqs, [names])
     assert file.find(points_file.key_hashes(['"c"', '"x"']), ['"c"', '"x"']) == {'"c"': 7}
-    assert file.mark_dead(7)
-    assert not file.mark_dead(7)
+    assert file.find(points_file.key_hashes(keys), keys) == dict(
+        zip(keys, range(5, 12), strict=True)
+    )
+    file.mark_dead(np.array([7, 99]))
     assert file.find(points_file.key_hashes(['"c"']), ['"c"']) == {}
     assert file.alive == 6
     assert [file.has_payload(i) for i in range(7)] == [i % 2 == 0 for i in range(7)]

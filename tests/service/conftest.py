@@ -15,8 +15,9 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from closeby.service.app import create_app
 from closeby.service.deployment import Deployment
+from closeby.service.front import guarded
+from closeby.service.serving import open_front
 from closeby.service.settings import Settings
 from closeby.service.store import Store
 
@@ -35,7 +36,7 @@ def serving(settings: Settings, deployment: Deployment | None = None) -> Iterato
     """A server in a thread of this process, and a client of it."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        create_app(settings, deployment),
+        guarded(open_front(settings, deployment or Deployment(settings))),
         lifespan="on",
         log_config=None,
         ws="none",

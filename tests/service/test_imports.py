@@ -284,7 +284,7 @@ def test_a_file_that_changed_since_is_not_mixed(tmp_path: Path, serve: Callable[
     file = tmp_path / "in" / "urls.txt"
     file.write_text("\n".join(TEXTS))
     settings = Settings(data_dir=tmp_path / "data", import_roots=(tmp_path / "in",))
-    deployment = Deployment(settings, {})  # nobody works yet
+    deployment = Deployment(settings, dict)  # nobody works yet
     with serve(settings, deployment) as client:
         client.put("/v1/collections/c", json=SHINGLES)
         job = client.post("/v1/collections/c/imports", json={"path": "urls.txt"}).json()["id"]
@@ -302,7 +302,7 @@ def test_an_upload_survives_a_restart_and_leaves_nothing_behind(
     tmp_path: Path, serve: Callable[..., Any]
 ) -> None:
     settings = Settings(data_dir=tmp_path)
-    with serve(settings, Deployment(settings, {})) as client:
+    with serve(settings, Deployment(settings, dict)) as client:
         client.put("/v1/collections/c", json=SHINGLES)
         answer = upload(client, "c", "urls.txt", "\n".join(TEXTS).encode())
         stray = tmp_path / "jobs" / "stray"

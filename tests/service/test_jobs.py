@@ -218,7 +218,7 @@ def runner(store: Store, settings: Settings, *kinds: Kind, role: str = "test") -
     made = JobRunner(
         store,
         settings,
-        {kind.name: kind for kind in kinds},
+        lambda: {kind.name: kind for kind in kinds},
         settings.data_dir / "jobs",
         owner=owner_name(role),
         threads=1,
@@ -341,7 +341,7 @@ def served(
 ) -> Iterator[tuple[httpx.Client, Deployment]]:
     settings = Settings(data_dir=tmp_path, max_queued_jobs=2, max_finished_jobs=3, job_threads=1)
     kinds = {"steps": Kind("steps", "server", steps.run)}
-    deployment = Deployment(settings, kinds)
+    deployment = Deployment(settings, lambda: kinds)
     with serve(settings, deployment) as client:
         yield client, deployment
         steps.hold.set()
@@ -465,12 +465,12 @@ def test_a_restart_goes_on_where_the_job_was(
 ) -> None:
     settings = Settings(data_dir=tmp_path)
     kinds = {"steps": Kind("steps", "server", steps.run)}
-    deployment = Deployment(settings, kinds)
+    deployment = Deployment(settings, lambda: kinds)
     with serve(settings, deployment):
         job = start(deployment, to=9, hold=6)
         assert steps.holding.wait(20)
     steps.hold.set()
-    with serve(settings, Deployment(settings, kinds)) as client:
+    with serve(settings, Deployment(settings, lambda: kinds)) as client:
         *_, (name, last) = events(client, job.id)
     assert (name, last["result"]) == ("done", {"steps": 9})
     assert steps.begun == [0, 6]

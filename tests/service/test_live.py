@@ -19,9 +19,8 @@ def sealed(path: Path, points: dict[int, int]) -> PointsFile:
 
 
 def put(live: LivePoints, seq: int, point: int) -> None:
-    before = live.seq(point)
     live.announce(seq, point, has_payload=False)
-    live.settle(point, seq, before)
+    live.settle({point: seq}, live.seqs([point]))
 
 
 def test_points_on_their_way_into_a_file_count_once(tmp_path: Path) -> None:
@@ -51,9 +50,8 @@ def test_the_count_follows_every_change(tmp_path: Path) -> None:
     assert len(live) == 4
     put(live, 6, 15)  # a recent one, replaced
     assert len(live) == 4
-    live.settle(12, None, live.seq(12))
-    live.settle(15, None, live.seq(15))
-    live.settle(99, None, live.seq(99))  # there is none
+    gone = [12, 15, 99]  # there is no 99
+    live.settle(dict.fromkeys(gone), live.seqs(gone))
     assert len(live) == 2 == len(live.all_seqs())
     merged = sealed(tmp_path / "b", {3: 13, 4: 11})
     live.publish(merged, live.sealed, [4])
