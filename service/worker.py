@@ -80,7 +80,9 @@ def run_worker(settings: Settings, *, with_parent: bool) -> None:
 def _runners(store: Store, settings: Settings, owner: str) -> list[JobRunner]:
     """What does users' jobs, and what builds segments."""
     folder = settings.data_dir / "jobs"
-    users = JobRunner(store, settings, _all_kinds, folder, owner=owner, threads=settings.job_threads)
+    users = JobRunner(
+        store, settings, _all_kinds, folder, owner=owner, threads=settings.job_threads
+    )
     quick = settings.model_copy(update={"job_lease": min(BUILD_LEASE, settings.job_lease)})
 
     def builds(kind: Kind, *, polite: bool) -> JobRunner:

@@ -42,7 +42,7 @@ def worker(tmp_path: Path, *kinds: Kind, lease: float = 5.0) -> Iterator[None]:
     runner = JobRunner(
         own,
         Settings(data_dir=tmp_path, job_lease=max(1.0, lease)),
-        {kind.name: kind for kind in kinds or (SEAL, MERGE)},
+        lambda: {kind.name: kind for kind in kinds or (SEAL, MERGE)},
         tmp_path / "jobs",
         owner="worker:here:1:a",
         threads=2,
