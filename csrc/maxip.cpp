@@ -33,6 +33,7 @@ namespace {
 
 constexpr int64_t kChunk = 64;  // blocks scanned between two looks at the bar
 constexpr int64_t kBlock = 32;
+constexpr int64_t kListsAhead = 3;
 constexpr float kMaxEntry = 63.0f;  // four table entries fit a byte
 
 // Tables of the 16 signed sums of each four coordinates, shifted and rounded to bytes: a sum of
@@ -73,37 +74,46 @@ inline bool before(float a, int64_t place_a, float b, int64_t place_b) {
 }
 
 // Keeps the best `want` of the candidates, in any order; the bar that a further one must pass.
+// A histogram between the extremes settles all but those of one bin without comparing any two.
 float keep_best(CandidateBuffer& buffer, int64_t& count, int64_t want, float bar) {
+    constexpr int kBins = 256;
     if (count <= want) return bar;
-    std::copy(buffer.estimates, buffer.estimates + count, buffer.ordered);
-    std::nth_element(buffer.ordered, buffer.ordered + want - 1, buffer.ordered + count,
-                     std::greater<float>());
-    const float least = buffer.ordered[want - 1];
-    int64_t above = 0, equal = 0;
+    float low = buffer.estimates[0], high = low;
+    for (int64_t i = 1; i < count; ++i) {
+        low = std::min(low, buffer.estimates[i]);
+        high = std::max(high, buffer.estimates[i]);
+    }
+    float step = (kBins - 1) / (high - low);
+    if (!std::isfinite(step)) step = 0.0f;  // all equal or nearly so: one bin
+    int32_t sizes[kBins] = {};
+    const auto bin_of = [&](float estimate) {  // 0 is the best; never above kBins - 1
+        return std::min(static_cast<int32_t>((high - estimate) * step), kBins - 1);
+    };
+    for (int64_t i = 0; i < count; ++i) ++sizes[bin_of(buffer.estimates[i])];
+    int32_t last = 0;
+    int64_t sure = 0;
+    while (sure + sizes[last] < want) sure += sizes[last++];
+    int64_t kept = 0, doubtful = 0;
     for (int64_t i = 0; i < count; ++i) {
-        above += buffer.estimates[i] > least;
-        equal += buffer.estimates[i] == least;
+        const Candidate one = {buffer.places[i], buffer.estimates[i]};
+        const int32_t bin = bin_of(one.estimate);
+        buffer.doubtful[doubtful] = one;
+        doubtful += bin == last;
+        buffer.estimates[kept] = one.estimate;
+        buffer.places[kept] = one.place;
+        kept += bin < last;
     }
-    int64_t last_equal = std::numeric_limits<int64_t>::max();
-    if (above + equal > want) {  // of equal estimates the lower places
-        int64_t* const tied = buffer.places + count;
-        int64_t ties = 0;
-        for (int64_t i = 0; i < count; ++i) {
-            if (buffer.estimates[i] == least) tied[ties++] = buffer.places[i];
-        }
-        std::nth_element(tied, tied + (want - above - 1), tied + ties);
-        last_equal = tied[want - above - 1];
+    Candidate* const least = buffer.doubtful + (want - sure - 1);
+    std::nth_element(buffer.doubtful, least, buffer.doubtful + doubtful,
+                     [](const Candidate& a, const Candidate& b) {
+                         return before(a.estimate, a.place, b.estimate, b.place);
+                     });
+    for (const Candidate* one = buffer.doubtful; one <= least; ++one) {
+        buffer.estimates[kept] = one->estimate;
+        buffer.places[kept++] = one->place;
     }
-    int64_t kept = 0;
-    for (int64_t i = 0; i < count; ++i) {
-        const float estimate = buffer.estimates[i];
-        const int64_t place = buffer.places[i];
-        buffer.estimates[kept] = estimate;
-        buffer.places[kept] = place;
-        kept += estimate > least || (estimate == least && place <= last_equal);
-    }
-    count = kept;
-    return least;
+    count = want;
+    return least->estimate;
 }
 
 // Keys of the best `probes` lists, roughly by falling score: the bits of the score, then the lower
@@ -149,12 +159,22 @@ void best_lists(const float* scores, int64_t lists, int64_t probes, uint64_t* ke
     std::nth_element(keys + doubtful, keys + probes - 1, keys + ends[last], std::greater<uint64_t>());
 }
 
+// Asks for the first blocks of a list; code_scan does so for the others.
+void fetch_list(const MaxIPLists& lists, int64_t l) {
+    const int64_t bytes = lists.codes.bits / 8 * kBlock;
+    const int64_t end = std::min(lists.starts[l] + kBlocksAhead, lists.starts[l + 1]);
+    for (int64_t b = lists.starts[l]; b < end; ++b) {
+        for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(lists.codes.codes + b * bytes + at);
+        __builtin_prefetch(lists.codes.factors + b * kBlock);
+        __builtin_prefetch(lists.codes.factors + b * kBlock + 16);
+    }
+}
+
 inline int64_t list_of(uint64_t key) { return static_cast<uint32_t>(~static_cast<uint32_t>(key)); }
 
 }  // namespace
 
-// The second half of `places` is for ties.
-int64_t candidate_room(int64_t want) { return 2 * (2 * want + kChunk * kBlock); }
+int64_t candidate_room(int64_t want) { return 2 * want + kChunk * kBlock; }
 
 ByteQuery round_query(const float* query, int64_t dim, int64_t stride, int16_t* values) {
     float widest = 0.0f;
@@ -190,6 +210,8 @@ int64_t maxip_search(const MaxIPKernels& kernels, const MaxIPLists& lists, const
     int64_t count = 0, touched = 0;
     float bar = -std::numeric_limits<float>::infinity();
     for (int64_t p = 0; p < probes; ++p) {
+        // Lists lie anywhere: the beginning of one is fetched while those before it are scanned.
+        if (p + kListsAhead < probes) fetch_list(lists, list_of(scratch.list_keys[p + kListsAhead]));
         const int64_t l = list_of(scratch.list_keys[p]);
         for (int64_t at = lists.starts[l]; at < lists.starts[l + 1]; at += kChunk) {
             const int64_t end = std::min(at + kChunk, lists.starts[l + 1]);

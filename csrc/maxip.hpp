@@ -35,6 +35,9 @@ struct CodeQuery {
     float offset;
 };
 
+// Blocks of a list that are asked for before they are scanned.
+constexpr int64_t kBlocksAhead = 3;
+
 struct MaxIPKernels {
     const char* name;
 
@@ -85,11 +88,16 @@ struct MaxIPEffort {
     float min_score;
 };
 
+struct Candidate {
+    int64_t place;
+    float estimate;
+};
+
 // Room for candidate_room(candidates) entries each.
 struct CandidateBuffer {
     int64_t* places;
     float* estimates;
-    float* ordered;
+    Candidate* doubtful;
 };
 
 struct MaxIPScratch {

@@ -86,7 +86,13 @@ static int64_t code_scan(const Codes& codes, const CodeQuery& query, int64_t beg
     for (int64_t b = begin; b < end; ++b) {
         float sums[kPlaces];
         const uint8_t* block = codes.codes + b * bytes;
-        for (int64_t ahead = 0; ahead < bytes; ahead += 64) __builtin_prefetch(block + 4 * bytes + ahead);
+        if (b + kBlocksAhead < end) {
+            const uint8_t* ahead = block + kBlocksAhead * bytes;
+            for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(ahead + at);
+            const float* later = codes.factors + (b + kBlocksAhead) * kPlaces;
+            __builtin_prefetch(later);
+            __builtin_prefetch(later + 16);
+        }
         block_sums(block, rows, query.tables, sums);
         const float* factors = codes.factors + b * kPlaces;
         for (int i = 0; i < kPlaces; i += 8) {

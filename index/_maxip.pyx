@@ -61,10 +61,14 @@ cdef extern from "maxip.hpp" namespace "closeby" nogil:
         float kappa
         float min_score
 
+    cdef cppclass Candidate:
+        int64_t place
+        float estimate
+
     cdef cppclass CandidateBuffer:
         int64_t* places
         float* estimates
-        float* ordered
+        Candidate* doubtful
 
     cdef cppclass MaxIPScratch:
         float* list_products
@@ -317,8 +321,9 @@ cdef class ListsView:
         ids = np.full((n, k), -1, np.int64)
         scores = np.full((n, k), np.nan, np.float32)
         scanned = np.zeros(n, np.int64)
-        floats = np.empty(2 * (count + room) + self.lists.padded, np.float32)
-        longs = np.empty(count + room, np.int64)  # keys of lists, then places
+        floats = np.empty(2 * count + room + self.lists.padded, np.float32)
+        # Keys of lists, then places, then candidates of two words each.
+        longs = np.empty(count + 3 * room, np.int64)
         values = np.empty(self.lists.bytes.stride, np.int16)
         tables = np.empty(self.lists.codes.bits * 4, np.uint8)
         cdef int64_t[:, ::1] ids_view = ids
@@ -336,7 +341,7 @@ cdef class ListsView:
         scratch.candidates.estimates = &floats_view[2 * count + self.lists.padded]
         scratch.list_keys = <uint64_t*>&longs_view[0]
         scratch.candidates.places = &longs_view[count]
-        scratch.candidates.ordered = &floats_view[2 * count + self.lists.padded + room]
+        scratch.candidates.doubtful = <Candidate*>&longs_view[count + room]
         scratch.values = &values_view[0]
         scratch.tables = &tables_view[0]
         effort.probes = probes
