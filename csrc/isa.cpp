@@ -60,6 +60,7 @@ CLOSEBY_INLINE int popcount(uint64_t x) {
 #include "scan.inl"
 #include "overlap.inl"
 #include "maxip.inl"
+#include "maxip_build.inl"
 
 #define CLOSEBY_STRING_(x) #x
 #define CLOSEBY_STRING(x) CLOSEBY_STRING_(x)
@@ -73,7 +74,8 @@ const Kernels kernels = {
 
 extern const MaxIPKernels maxip_kernels;
 const MaxIPKernels maxip_kernels = {
-    CLOSEBY_STRING(CLOSEBY_ISA), code_scan, byte_products, rotate, inner_products, row_products,
+    CLOSEBY_STRING(CLOSEBY_ISA), code_scan, list_scan, byte_products, rotate, inner_products, row_products,
+    encode, round_rows, take_nearer, sum_rows,
 };
 
 }  // namespace CLOSEBY_ISA

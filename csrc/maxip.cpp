@@ -34,6 +34,8 @@ namespace {
 constexpr int64_t kChunk = 64;  // blocks scanned between two looks at the bar
 constexpr int64_t kBlock = 32;
 constexpr int64_t kListsAhead = 3;
+constexpr int64_t kListsAtOnce = 512;  // lists ranked between two looks at the bar
+constexpr float kNobody = -1e38f;      // lists without points score below
 constexpr float kMaxEntry = 63.0f;  // four table entries fit a byte
 
 // Tables of the 16 signed sums of each four coordinates, shifted and rounded to bytes: a sum of
@@ -116,47 +118,23 @@ float keep_best(CandidateBuffer& buffer, int64_t& count, int64_t want, float bar
     return least->estimate;
 }
 
-// Keys of the best `probes` lists, roughly by falling score: the bits of the score, then the lower
-// number. A histogram of the scores finds most of them without comparing any two.
-void best_lists(const float* scores, int64_t lists, int64_t probes, uint64_t* keys) {
-    constexpr int64_t kBins = 512;
-    const auto key_of = [&](int64_t l) {
-        uint32_t bits;
-        std::memcpy(&bits, scores + l, sizeof bits);
-        bits = bits >> 31 ? ~bits : bits | 0x80000000u;
-        return static_cast<uint64_t>(bits) << 32 | static_cast<uint32_t>(~static_cast<uint32_t>(l));
-    };
+// The kept lists, roughly by falling score: early ones raise the bar for the points of later ones.
+void roughly_sorted(const CandidateBuffer& lists, int64_t count, int64_t* order) {
+    constexpr int kBins = 256;
     float low = std::numeric_limits<float>::infinity(), high = -low;
-    for (int64_t l = 0; l < lists; ++l) {
-        const float score = scores[l];
-        high = score > high ? score : high;
-        low = score > -1e38f && score < low ? score : low;  // lists of nobody lie below
+    for (int64_t i = 0; i < count; ++i) {
+        low = std::min(low, lists.estimates[i]);
+        high = std::max(high, lists.estimates[i]);
     }
-    const float step = (kBins - 1) / (high - low);
-    if (probes == lists || !(high > low) || !std::isfinite(step)) {
-        for (int64_t l = 0; l < lists; ++l) keys[l] = key_of(l);
-        if (probes < lists) std::nth_element(keys, keys + probes, keys + lists, std::greater<uint64_t>());
-        return;
-    }
-    int64_t ends[kBins] = {};
+    float step = (kBins - 1) / (high - low);
+    if (!std::isfinite(step)) step = 0.0f;
     const auto bin_of = [&](float score) {  // 0 is the best
-        const float from_top = (high - score) * step;
-        return static_cast<int64_t>(from_top < kBins - 1 ? from_top : kBins - 1);
+        return std::min(static_cast<int32_t>((high - score) * step), kBins - 1);
     };
-    for (int64_t l = 0; l < lists; ++l) ++ends[bin_of(scores[l])];
-    int64_t last = 0;
-    for (int64_t sum = 0;; ++last) {
-        const int64_t size = ends[last];
-        ends[last] = sum;
-        sum += size;
-        if (sum >= probes) break;
-    }
-    const int64_t doubtful = ends[last];
-    for (int64_t l = 0; l < lists; ++l) {
-        const int64_t bin = bin_of(scores[l]);
-        if (bin <= last) keys[ends[bin]++] = key_of(l);
-    }
-    std::nth_element(keys + doubtful, keys + probes - 1, keys + ends[last], std::greater<uint64_t>());
+    int64_t starts[kBins + 1] = {};
+    for (int64_t i = 0; i < count; ++i) ++starts[bin_of(lists.estimates[i]) + 1];
+    for (int bin = 0; bin < kBins; ++bin) starts[bin + 1] += starts[bin];
+    for (int64_t i = 0; i < count; ++i) order[starts[bin_of(lists.estimates[i])]++] = lists.places[i];
 }
 
 // Asks for the first blocks of a list; code_scan does so for the others.
@@ -170,11 +148,11 @@ void fetch_list(const MaxIPLists& lists, int64_t l) {
     }
 }
 
-inline int64_t list_of(uint64_t key) { return static_cast<uint32_t>(~static_cast<uint32_t>(key)); }
-
 }  // namespace
 
 int64_t candidate_room(int64_t want) { return 2 * want + kChunk * kBlock; }
+
+int64_t list_room(int64_t want) { return 2 * want + kListsAtOnce; }
 
 ByteQuery round_query(const float* query, int64_t dim, int64_t stride, int16_t* values) {
     float widest = 0.0f;
@@ -197,11 +175,18 @@ int64_t maxip_search(const MaxIPKernels& kernels, const MaxIPLists& lists, const
     double square = 0.0;
     for (int64_t j = 0; j < lists.dim; ++j) square += double(query[j]) * query[j];
     const float reach = effort.kappa * static_cast<float>(std::sqrt(square));
-    for (int64_t l = 0; l < lists.lists; ++l) {
-        scratch.list_scores[l] = scratch.list_products[l] + reach * lists.spreads[l];
+    CandidateBuffer ranked = scratch.lists;
+    int64_t probes = 0;
+    const int64_t wanted = std::min(effort.probes, lists.lists);
+    float least = kNobody;
+    for (int64_t l = 0; l < lists.lists; l += kListsAtOnce) {
+        const int64_t end = std::min(l + kListsAtOnce, lists.lists);
+        probes += kernels.list_scan(scratch.list_products, lists.spreads, reach, l, end, least,
+                                    ranked.places + probes, ranked.estimates + probes);
+        if (probes > 2 * wanted) least = keep_best(ranked, probes, wanted, least);
     }
-    const int64_t probes = std::min(effort.probes, lists.lists);
-    best_lists(scratch.list_scores, lists.lists, probes, scratch.list_keys);
+    keep_best(ranked, probes, wanted, least);
+    roughly_sorted(ranked, probes, scratch.list_order);
 
     // 2. Scan their codes.
     kernels.rotate(query, 1, lists.dim, lists.padded, lists.signs, scratch.rotated);
@@ -211,8 +196,8 @@ int64_t maxip_search(const MaxIPKernels& kernels, const MaxIPLists& lists, const
     float bar = -std::numeric_limits<float>::infinity();
     for (int64_t p = 0; p < probes; ++p) {
         // Lists lie anywhere: the beginning of one is fetched while those before it are scanned.
-        if (p + kListsAhead < probes) fetch_list(lists, list_of(scratch.list_keys[p + kListsAhead]));
-        const int64_t l = list_of(scratch.list_keys[p]);
+        if (p + kListsAhead < probes) fetch_list(lists, scratch.list_order[p + kListsAhead]);
+        const int64_t l = scratch.list_order[p];
         for (int64_t at = lists.starts[l]; at < lists.starts[l + 1]; at += kChunk) {
             const int64_t end = std::min(at + kChunk, lists.starts[l + 1]);
             touched += (end - at) * kBlock;

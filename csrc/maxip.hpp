@@ -38,6 +38,20 @@ struct CodeQuery {
 // Blocks of a list that are asked for before they are scanned.
 constexpr int64_t kBlocksAhead = 3;
 
+// Points at their places, and what is made of them.
+struct Encoding {
+    const float* vectors;    // [places][dim]
+    const int64_t* owners;   // [places]
+    const float* centroids;  // [lists][dim]
+    int64_t dim;
+    int64_t padded;
+    const float* signs;  // [3][padded]
+    int64_t bits;
+    uint8_t* codes;   // as in Codes
+    float* factors;   // [places]
+    double* squares;  // [places]
+};
+
 struct MaxIPKernels {
     const char* name;
 
@@ -45,6 +59,10 @@ struct MaxIPKernels {
     // bar, and the estimates; room for all places. Returns how many.
     int64_t (*code_scan)(const Codes& codes, const CodeQuery& query, int64_t begin, int64_t end,
                          float base, float bar, int64_t* places, float* estimates);
+    // Lists begin .. end whose score product + reach * spread is above bar, and the scores; room
+    // for all. Returns how many.
+    int64_t (*list_scan)(const float* products, const float* spreads, float reach, int64_t begin,
+                         int64_t end, float bar, int64_t* lists, float* scores);
     // Inner products with the rows at `places`, or with rows 0 .. count if places is null. The
     // values of the query are so small that no sum leaves 32 bits.
     void (*byte_products)(const ByteRows& rows, const ByteQuery& query, const int64_t* places,
@@ -58,6 +76,21 @@ struct MaxIPKernels {
                            int64_t count, const float* query, float* out);
     void (*row_products)(const float* rows, int64_t dim, int64_t count, const float* query,
                          float* out);
+
+    // Building (maxip_build.inl).
+    // Codes, factors and squared distances to their centres of places begin .. end, whole blocks.
+    // owners: the list of each, -1 where there is no point. scratch: [padded].
+    void (*encode)(const Encoding& encoding, int64_t begin, int64_t end, float* scratch);
+    // Vectors rounded to bytes: [n][stride] and a scale each.
+    void (*round_rows)(const float* vectors, int64_t n, int64_t dim, int64_t stride, int8_t* rows,
+                       float* scales);
+    // Where the best of a row of scores less half a square each beats the one known for the row's
+    // point, it takes its place. scores: [n][count]; points: which of best and owners a row is.
+    void (*take_nearer)(const float* scores, int64_t n, int64_t count, const float* halves,
+                        const int64_t* points, int64_t first, float* best, int64_t* owners);
+    // Adds each vector to the sum of its list.
+    void (*sum_rows)(const float* vectors, int64_t n, int64_t dim, const int64_t* owners,
+                     double* sums);
 };
 
 // nullptr if this machine or build lacks it. Names: "baseline", "avx2".
@@ -93,7 +126,7 @@ struct Candidate {
     float estimate;
 };
 
-// Room for candidate_room(candidates) entries each.
+// Room for candidate_room(candidates) entries each, or list_room(probes).
 struct CandidateBuffer {
     int64_t* places;
     float* estimates;
@@ -102,8 +135,8 @@ struct CandidateBuffer {
 
 struct MaxIPScratch {
     float* list_products;  // [lists]
-    float* list_scores;    // [lists]
-    uint64_t* list_keys;   // [lists]
+    int64_t* list_order;   // [probes]
+    CandidateBuffer lists;  // of list_room(probes)
     int16_t* values;       // [stride]
     float* rotated;        // [padded]
     uint8_t* tables;       // [bits / 4][16]
@@ -111,6 +144,7 @@ struct MaxIPScratch {
 };
 
 int64_t candidate_room(int64_t candidates);
+int64_t list_room(int64_t probes);
 // Rounds a query to 16 bits: `values` has room for `stride`.
 ByteQuery round_query(const float* query, int64_t dim, int64_t stride, int16_t* values);
 // The k points with the highest inner products found: ids and scores by falling score, then rising

@@ -108,6 +108,30 @@ static int64_t code_scan(const Codes& codes, const CodeQuery& query, int64_t beg
     return found;
 }
 
+static int64_t list_scan(const float* products, const float* spreads, float reach, int64_t begin,
+                         int64_t end, float bar, int64_t* lists, float* scores) {
+    int64_t found = 0;
+    for (int64_t l = begin; l < end; l += kPlaces) {
+        const int64_t size = end - l < kPlaces ? end - l : kPlaces;
+        float some[kPlaces];
+        if (size == kPlaces) {
+            for (int i = 0; i < kPlaces; i += 8) {
+                store_f32(some + i, load_f32(products + l + i) + reach * load_f32(spreads + l + i));
+            }
+        } else {
+            for (int64_t i = 0; i < kPlaces; ++i) {
+                some[i] = i < size ? products[l + i] + reach * spreads[l + i] : -__builtin_inff();
+            }
+        }
+        for (uint32_t mask = above(some, bar); mask != 0; mask &= mask - 1) {
+            const int i = __builtin_ctz(mask);
+            lists[found] = l + i;
+            scores[found++] = some[i];
+        }
+    }
+    return found;
+}
+
 // Sums of the products of a row of bytes with the query, exact in 32 bits.
 #if defined(__AVX2__)
 CLOSEBY_INLINE __m256i byte_sums(const int8_t* row, const int16_t* query, int64_t stride) {
@@ -180,7 +204,7 @@ static void rotate(const float* vectors, int64_t n, int64_t dim, int64_t padded,
     const float shrink = static_cast<float>(1.0 / (length * __builtin_sqrt(length)));
     for (int64_t i = 0; i < n; ++i) {
         float* x = out + i * padded;
-        std::memcpy(x, vectors + i * dim, static_cast<size_t>(dim) * sizeof(float));
+        std::memmove(x, vectors + i * dim, static_cast<size_t>(dim) * sizeof(float));
         std::memset(x + dim, 0, static_cast<size_t>(padded - dim) * sizeof(float));
         for (int round = 0; round < kRounds; ++round) {
             apply_signs(x, signs + round * padded, padded);

@@ -25,6 +25,21 @@ def scan_codes(
     base: float,
     bar: float,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]: ...
+def encode(
+    vectors: Array,
+    owners: Array,
+    centroids: Array,
+    signs: Array,
+    bits: int,
+    codes: Array,
+    factors: Array,
+    squares: Array,
+) -> None: ...
+def round_rows(vectors: Array, rows: Array, scales: Array) -> None: ...
+def take_nearer(
+    scores: Array, halves: Array, points: Array, first: int, best: Array, owners: Array
+) -> None: ...
+def sum_rows(vectors: Array, owners: Array, lists: int) -> npt.NDArray[np.float64]: ...
 
 class ListsView:
     arrays: tuple[Any, ...]

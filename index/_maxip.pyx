@@ -4,7 +4,7 @@
 Arrays in, arrays out: shapes and types are checked, the interpreter lock is dropped, a kernel runs.
 """
 
-from libc.stdint cimport int8_t, int16_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int8_t, int16_t, int64_t, uint8_t
 
 import numpy as np
 
@@ -29,14 +29,33 @@ cdef extern from "maxip.hpp" namespace "closeby" nogil:
         const int16_t* values
         float scale
 
+    cdef cppclass Encoding:
+        const float* vectors
+        const int64_t* owners
+        const float* centroids
+        int64_t dim
+        int64_t padded
+        const float* signs
+        int64_t bits
+        uint8_t* codes
+        float* factors
+        double* squares
+
     cdef cppclass MaxIPKernels:
         const char* name
         void (*byte_products)(const ByteRows&, const ByteQuery&, const int64_t*, int64_t,
                               float*) noexcept
+        int64_t (*list_scan)(const float*, const float*, float, int64_t, int64_t, float, int64_t*,
+                             float*) noexcept
         int64_t (*code_scan)(const Codes&, const CodeQuery&, int64_t, int64_t, float, float,
                              int64_t*, float*) noexcept
         void (*rotate)(const float*, int64_t, int64_t, int64_t, const float*, float*) noexcept
         void (*row_products)(const float*, int64_t, int64_t, const float*, float*) noexcept
+        void (*encode)(const Encoding&, int64_t, int64_t, float*) noexcept
+        void (*round_rows)(const float*, int64_t, int64_t, int64_t, int8_t*, float*) noexcept
+        void (*take_nearer)(const float*, int64_t, int64_t, const float*, const int64_t*, int64_t,
+                            float*, int64_t*) noexcept
+        void (*sum_rows)(const float*, int64_t, int64_t, const int64_t*, double*) noexcept
 
     const MaxIPKernels* maxip_kernels_by_name(const char*) noexcept
 
@@ -72,14 +91,15 @@ cdef extern from "maxip.hpp" namespace "closeby" nogil:
 
     cdef cppclass MaxIPScratch:
         float* list_products
-        float* list_scores
-        uint64_t* list_keys
+        int64_t* list_order
+        CandidateBuffer lists
         int16_t* values
         float* rotated
         uint8_t* tables
         CandidateBuffer candidates
 
     int64_t candidate_room(int64_t) noexcept
+    int64_t list_room(int64_t) noexcept
     ByteQuery round_query(const float*, int64_t, int64_t, int16_t*) noexcept
     int64_t maxip_search(const MaxIPKernels&, const MaxIPLists&, const float*, const MaxIPEffort&,
                          const MaxIPScratch&, int64_t*, float*, int64_t*) noexcept
@@ -215,6 +235,96 @@ def scan_codes(const uint8_t[:, :, ::1] codes not None, const float[::1] factors
     return places[:found], estimates[:found]
 
 
+def encode(const float[:, ::1] vectors not None, const int64_t[::1] owners not None,
+           const float[:, ::1] centroids not None, const float[:, ::1] signs not None,
+           int64_t bits, uint8_t[:, :, ::1] codes not None, float[::1] factors not None,
+           double[::1] squares not None):
+    """Write codes, factors and squared distances to their centres of the points at all places.
+
+    vectors: (places, dim); owners: int64 (places,), a row of centroids (lists, dim), or -1 where
+    there is no point; signs: (3, padded); codes: uint8 (places / 32, bits / 8, 32); factors and
+    squares: (places,). A factor is |r|² / Σ|R r|, NaN without a point.
+    """
+    cdef int64_t places = vectors.shape[0], dim = vectors.shape[1], i
+    _check_signs(signs, dim)
+    if bits % 32 or not 0 < bits <= signs.shape[1] or places % BLOCK:
+        raise ValueError("bits must be a multiple of 32 within the rotation, places one of 32")
+    if (owners.shape[0] != places or factors.shape[0] != places or squares.shape[0] != places
+            or codes.shape[0] != places // BLOCK or codes.shape[1] != bits // 8
+            or codes.shape[2] != BLOCK or centroids.shape[1] != dim):
+        raise ValueError("all arrays must have a row for each place, and one dimension")
+    for i in range(places):
+        if not -1 <= owners[i] < centroids.shape[0]:
+            raise ValueError("owners must be rows of the centroids, or -1")
+    scratch = np.empty(signs.shape[1], np.float32)
+    cdef float[::1] scratch_view = scratch
+    cdef Encoding job
+    if places and centroids.shape[0]:
+        job.vectors = &vectors[0, 0]
+        job.owners = &owners[0]
+        job.centroids = &centroids[0, 0]
+        job.dim = dim
+        job.padded = signs.shape[1]
+        job.signs = &signs[0, 0]
+        job.bits = bits
+        job.codes = &codes[0, 0, 0]
+        job.factors = &factors[0]
+        job.squares = &squares[0]
+        with nogil:
+            _kernels.encode(job, 0, places, &scratch_view[0])
+
+
+def round_rows(const float[:, ::1] vectors not None, int8_t[:, ::1] rows not None,
+               float[::1] scales not None):
+    """Write vectors (n, dim) rounded to bytes: rows (n, stride) times scales (n,)."""
+    cdef int64_t n = vectors.shape[0]
+    if rows.shape[0] != n or scales.shape[0] != n or rows.shape[1] < vectors.shape[1]:
+        raise ValueError("rows and scales must have a row for each vector")
+    if n and vectors.shape[1]:
+        with nogil:
+            _kernels.round_rows(&vectors[0, 0], n, vectors.shape[1], rows.shape[1], &rows[0, 0],
+                                &scales[0])
+
+
+def take_nearer(const float[:, ::1] scores not None, const float[::1] halves not None,
+                const int64_t[::1] points not None, int64_t first, float[::1] best not None,
+                int64_t[::1] owners not None):
+    """Where a row's best of scores - halves is above best, write it there and its list to owners.
+
+    scores: (n, count); halves: (count,); points: (n,), which of best and owners a row is; a list is
+    called first + its column, of equal ones the lowest.
+    """
+    cdef int64_t n = scores.shape[0], i
+    if halves.shape[0] != scores.shape[1] or points.shape[0] != n or not scores.shape[1]:
+        raise ValueError("halves must fit the columns, points the rows of the scores")
+    if best.shape[0] != owners.shape[0] or scores.shape[1] > 1 << 30:
+        raise ValueError("best and owners must have one length")
+    for i in range(n):
+        if not 0 <= points[i] < best.shape[0]:
+            raise ValueError("points must be rows of best")
+    if n:
+        with nogil:
+            _kernels.take_nearer(&scores[0, 0], n, scores.shape[1], &halves[0], &points[0], first,
+                                 &best[0], &owners[0])
+
+
+def sum_rows(const float[:, ::1] vectors not None, const int64_t[::1] owners not None,
+             int64_t lists):
+    """Sums of the vectors of each list, float64 (lists, dim). owners: int64 (n,), 0 .. lists."""
+    cdef int64_t n = vectors.shape[0], i
+    if owners.shape[0] != n or lists < 0:
+        raise ValueError("owners must have a list for each vector")
+    for i in range(n):
+        if not 0 <= owners[i] < lists:
+            raise ValueError("owners must be from 0 to lists")
+    out = np.zeros((lists, vectors.shape[1]), np.float64)
+    cdef double[:, ::1] view = out
+    if n and vectors.shape[1]:
+        with nogil:
+            _kernels.sum_rows(&vectors[0, 0], n, vectors.shape[1], &owners[0], &view[0, 0])
+    return out
+
+
 cdef class ListsView:
     """What a search reads of one segment: arrays of fixed shape, checked once.
 
@@ -317,13 +427,14 @@ cdef class ListsView:
         cdef int64_t q, n = queries.shape[0], count = self.lists.lists
         # A search never keeps more candidates than there are places.
         candidates = min(candidates, max(k, self.factors.shape[0]))
-        cdef int64_t room = candidate_room(candidates)
+        probes = min(probes, count)
+        cdef int64_t room = candidate_room(candidates), ranks = list_room(probes)
         ids = np.full((n, k), -1, np.int64)
         scores = np.full((n, k), np.nan, np.float32)
         scanned = np.zeros(n, np.int64)
-        floats = np.empty(2 * count + room + self.lists.padded, np.float32)
-        # Keys of lists, then places, then candidates of two words each.
-        longs = np.empty(count + 3 * room, np.int64)
+        floats = np.empty(count + self.lists.padded + ranks + room, np.float32)
+        # The order of lists, then of lists and of points: numbers, and doubtful ones of two words.
+        longs = np.empty(probes + 3 * (ranks + room), np.int64)
         values = np.empty(self.lists.bytes.stride, np.int16)
         tables = np.empty(self.lists.codes.bits * 4, np.uint8)
         cdef int64_t[:, ::1] ids_view = ids
@@ -336,12 +447,14 @@ cdef class ListsView:
         cdef MaxIPScratch scratch
         cdef MaxIPEffort effort
         scratch.list_products = &floats_view[0]
-        scratch.list_scores = &floats_view[count]
-        scratch.rotated = &floats_view[2 * count]
-        scratch.candidates.estimates = &floats_view[2 * count + self.lists.padded]
-        scratch.list_keys = <uint64_t*>&longs_view[0]
-        scratch.candidates.places = &longs_view[count]
-        scratch.candidates.doubtful = <Candidate*>&longs_view[count + room]
+        scratch.rotated = &floats_view[count]
+        scratch.lists.estimates = &floats_view[count + self.lists.padded]
+        scratch.candidates.estimates = &floats_view[count + self.lists.padded + ranks]
+        scratch.list_order = &longs_view[0]
+        scratch.lists.places = &longs_view[probes]
+        scratch.lists.doubtful = <Candidate*>&longs_view[probes + ranks]
+        scratch.candidates.places = &longs_view[probes + 3 * ranks]
+        scratch.candidates.doubtful = <Candidate*>&longs_view[probes + 3 * ranks + room]
         scratch.values = &values_view[0]
         scratch.tables = &tables_view[0]
         effort.probes = probes

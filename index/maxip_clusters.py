@@ -15,12 +15,16 @@ import math
 
 import numpy as np
 
+from . import _maxip
 from .abandon import checkpoint
 from .batches import FloatArray, Int64Array
 
 TRAINING_POINTS = 32  # a centre
 TRAINING_ROUNDS = 6
-ASSIGNED_AT_ONCE = 65_536
+ASSIGNED_AT_ONCE = 8_192
+COMPARED_AT_ONCE = 2_048
+# Points of a region that its spread is measured by.
+SPREAD_POINTS = 1_024
 # A list has so many points, or more where √n lists are few enough.
 LIST_POINTS = 64
 LISTS_A_ROOT = 8
@@ -44,12 +48,13 @@ def cluster(vectors: FloatArray, seed: int) -> tuple[FloatArray, Int64Array]:
     Returns:
         Centres float32 (lists, dim), none without points, and the list of each point, int64 (n,).
     """
-    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    # Squares of norms in range never overflow; of those that vanish, none is far.
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     far = norms > FAR * np.median(norms)
     if not far.any() or far.sum() > len(far) // 4:
         centroids, owner = _band(vectors, seed)
     else:
-        centroids, near_owner = _band(vectors[~far], seed)
+        centroids, near_owner = _band(vectors.take(np.flatnonzero(~far), axis=0), seed)
         far_centroids, far_owner = cluster(vectors[far], seed)
         owner = np.empty(len(vectors), np.int64)
         owner[~far] = near_owner
@@ -68,7 +73,7 @@ def lists_for(points: int) -> int:
 def _band(vectors: FloatArray, seed: int) -> tuple[FloatArray, Int64Array]:
     """Lists of vectors of which none is much longer than most."""
     lists = lists_for(len(vectors))
-    scale = float(np.abs(vectors).max())
+    scale = float(max(vectors.max(), -vectors.min()))
     # Of numbers below normal ones there is no inverse, and no use in dividing them.
     if lists == 1 or scale < 2 * float(np.finfo(np.float32).tiny):
         mean = vectors.mean(axis=0, keepdims=True, dtype=np.float64)
@@ -89,7 +94,7 @@ def _two_levels(
     regions = _train(vectors, inverse, round(1.5 * lists**0.5), seed)
     near = _nearest(vectors, inverse, regions, NEAREST_REGIONS)
     members = [_by_value(near[:, rank], len(regions)) for rank in range(NEAREST_REGIONS)]
-    counts = _shares(vectors, inverse, regions, near[:, 0], lists)
+    counts = _shares(vectors, inverse, regions, members[0], lists)
     starts = np.concatenate(([0], np.cumsum(counts)))
     centroids = np.empty((starts[-1], vectors.shape[1]), np.float32)
     rng = np.random.default_rng(seed)
@@ -110,22 +115,25 @@ def _two_levels(
 
 
 def _shares(
-    vectors: FloatArray, inverse: np.float32, regions: FloatArray, owner: Int64Array, lists: int
+    vectors: FloatArray,
+    inverse: np.float32,
+    regions: FloatArray,
+    members: list[Int64Array],
+    lists: int,
 ) -> Int64Array:
     """Into how many lists each region is divided, int64 (regions,).
 
     A region gets lists by its points and by how widely they spread: where all are much alike, as
     the many short vectors of a factorisation are, dividing them helps no search.
     """
-    sizes = np.bincount(owner, minlength=len(regions))
-    squares = np.zeros(len(regions))
-    for at in range(0, len(vectors), ASSIGNED_AT_ONCE):
+    spreads = np.zeros(len(regions))
+    for region, rows in enumerate(members):
         checkpoint()
-        part = slice(at, at + ASSIGNED_AT_ONCE)
-        residuals = vectors[part] * inverse - regions[owner[part]]
-        square = np.einsum("ij,ij->i", residuals, residuals)
-        squares += np.bincount(owner[part], square, len(regions))
-    weights = np.sqrt(sizes * squares)  # points times their root mean square distance
+        if len(rows):
+            some = vectors[rows[:: max(1, len(rows) // SPREAD_POINTS)]] * inverse
+            some -= regions[region]
+            spreads[region] = np.sqrt(np.einsum("ij,ij->", some, some) / len(some))
+    weights = spreads * [len(rows) for rows in members]
     shares = weights * (lists / (weights.sum() or 1.0))
     return np.asarray(np.clip(np.round(shares), 1, MOST_LISTS), np.int64)
 
@@ -142,17 +150,21 @@ def _assign(
     scaled = centroids * inverse
     best = np.full(len(vectors), -np.inf, np.float32)
     owner = np.zeros(len(vectors), np.int64)
+    # In blocks that stay in the cache, into the same memory again and again.
+    rows_of = np.empty((COMPARED_AT_ONCE, vectors.shape[1]), np.float32)
+    scores_of = np.empty(COMPARED_AT_ONCE * int(np.diff(starts).max()), np.float32)
     for ranked in members:
         for region, rows in enumerate(ranked):
             checkpoint()
             part = slice(starts[region], starts[region + 1])
-            scores = vectors[rows] @ scaled[part].T
-            scores -= halves[part]
-            at = scores.argmax(axis=1)
-            score = scores[np.arange(len(rows)), at]
-            better = score > best[rows]
-            owner[rows[better]] = starts[region] + at[better]
-            best[rows[better]] = score[better]
+            columns = part.stop - part.start
+            for at in range(0, len(rows), COMPARED_AT_ONCE):
+                some = rows[at : at + COMPARED_AT_ONCE]
+                # Without a mode that may go wrong, take would write into a copy first.
+                taken = np.take(vectors, some, axis=0, out=rows_of[: len(some)], mode="clip")
+                scores = scores_of[: len(some) * columns].reshape(len(some), columns)
+                np.matmul(taken, scaled[part].T, out=scores)
+                _maxip.take_nearer(scores, halves[part], some, part.start, best, owner)
     return owner
 
 
@@ -161,27 +173,16 @@ def _means(
 ) -> FloatArray:
     """Means of the vectors of each list; what it was where there is none."""
     sizes = np.bincount(owner, minlength=len(before))
-    order = np.argsort(owner, kind="stable")
-    ends = np.cumsum(sizes)
     filled = np.flatnonzero(sizes)
+    sums = _maxip.sum_rows(vectors, owner, len(before))
     means = before.copy()
-    # In blocks of whole lists, so that no second copy of all vectors is needed.
-    block = 0
-    while block < len(filled):
-        checkpoint()
-        last = int(np.searchsorted(ends[filled], ends[filled[block]] + ASSIGNED_AT_ONCE))
-        lists = filled[block : max(last, block + 1)]
-        begin = ends[lists[0]] - sizes[lists[0]]
-        rows = vectors[order[begin : ends[lists[-1]]]] * inverse
-        sums = np.add.reduceat(rows, ends[lists] - sizes[lists] - begin, axis=0)
-        means[lists] = sums / sizes[lists, None]
-        block += len(lists)
+    means[filled] = sums[filled] * (float(inverse) / sizes[filled, None])
     return means
 
 
 def _by_value(values: Int64Array, count: int) -> list[Int64Array]:
     """Positions of each value 0 .. count."""
-    order = np.argsort(values, kind="stable")
+    order = np.argsort(values.astype(np.int16), kind="stable")  # sorts by digits: quick
     ends = np.cumsum(np.bincount(values, minlength=count))
     return list(np.split(order, ends[:-1]))
 

@@ -142,7 +142,13 @@ def calibrate(lists: Lists, seed: int, queries: FloatArray | None = None) -> Cal
 
     grid = _grid(lists.lists)
     middle = max(1, lists.lists // 20)
-    kappa = max(KAPPAS, key=lambda kappa: (measured(middle, CANDIDATES[3], kappa)[0], -kappa))
+
+    def waste(kappa: float) -> tuple[float, float]:
+        # What is missed falls about as fast as the codes that are read grow.
+        recall, scanned = measured(middle, CANDIDATES[3], kappa)
+        return (1.01 - recall) * scanned, kappa
+
+    kappa = min(KAPPAS, key=waste)
     curves = []
     for candidates in CANDIDATES:
         points: list[tuple[int, float, float]] = []

@@ -32,7 +32,6 @@ Int8Array: TypeAlias = npt.NDArray[np.int8]
 
 BLOCK = _maxip.BLOCK
 ENCODED_AT_ONCE = 65_536
-SMALLEST = 1e-37
 DRAINED = np.float32(-3e38)
 
 
@@ -84,15 +83,11 @@ class ByteRows:
     def of(cls, vectors: FloatArray) -> ByteRows:
         """Vectors float32 (n, dim), rounded."""
         n, dim = vectors.shape
-        rounded = cls(np.zeros((n, -(-dim // 16) * 16), np.int8), np.zeros(n, np.float32))
+        rounded = cls(np.empty((n, -(-dim // 16) * 16), np.int8), np.empty(n, np.float32))
         for at in range(0, n, ENCODED_AT_ONCE):
-            part = vectors[at : at + ENCODED_AT_ONCE]
-            scales = np.abs(part).max(axis=1) / np.float32(127)
-            rounded.scales[at : at + len(part)] = scales
-            # Below normal numbers a quotient has no digits left, or no end.
-            inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales > SMALLEST)
-            rows = np.rint(part * inverse[:, None])
-            rounded.rows[at : at + len(part), :dim] = np.clip(rows, -127, 127)
+            checkpoint()
+            part = slice(at, at + ENCODED_AT_ONCE)
+            _maxip.round_rows(vectors[part], rounded.rows[part], rounded.scales[part])
         return rounded
 
 
@@ -150,32 +145,24 @@ class Lists:
         count = int(starts[-1]) * BLOCK
         placed_ids = np.full(count, -1, np.int64)
         placed_ids[places] = ids[order]
-        placed = np.zeros((count, vectors.shape[1]), np.float32)
-        placed[places] = vectors[order]
-        filled = placed_ids >= 0
-        place_owner = np.repeat(np.arange(len(centroids)), np.diff(starts) * BLOCK)
-        squares = np.zeros(len(centroids))
-        code_sets = []
-        for rotation in range(rotations):
-            signs = rotation_signs(vectors.shape[1], seed + rotation)
-            codes = np.empty((count // BLOCK, code_bits(vectors.shape[1]) // 8, BLOCK), np.uint8)
-            factors = np.empty(count, np.float32)
-            for at in range(0, count, ENCODED_AT_ONCE):
-                checkpoint()
-                part = slice(at, min(at + ENCODED_AT_ONCE, count))
-                residuals = placed[part] - centroids[place_owner[part]]
-                residuals[~filled[part]] = 0
-                square = np.einsum("ij,ij->i", residuals, residuals, dtype=np.float64)
-                if rotation == 0:
-                    squares += np.bincount(place_owner[part], square, len(centroids))
-                blocks = slice(part.start // BLOCK, part.stop // BLOCK)
-                codes[blocks], factors[part] = encode(residuals, square, signs)
-            factors[~filled] = np.nan
-            code_sets.append(CodeSet(signs, codes, factors))
+        placed_owner = np.full(count, -1, np.int64)
+        placed_owner[places] = owner[order]
+        dim = vectors.shape[1]
+        placed = np.zeros((count, dim), np.float32)
+        for at in range(0, len(order), ENCODED_AT_ONCE):
+            checkpoint()
+            part = slice(at, at + ENCODED_AT_ONCE)
+            placed[places[part]] = vectors[order[part]]
+        squares = np.zeros(count)
+        code_sets = tuple(
+            encode(placed, placed_owner, centroids, rotation_signs(dim, seed + rotation), squares)
+            for rotation in range(rotations)
+        )
+        squares = np.bincount(placed_owner[places], squares[places], len(centroids))
         spreads = np.sqrt(squares / np.maximum(sizes, 1)).astype(np.float32)
         return cls(
             placed_ids, placed, ByteRows.of(placed), ByteRows.of(centroids), spreads, starts,
-            tuple(code_sets),
+            code_sets,
         )  # fmt: skip
 
     @classmethod
@@ -325,22 +312,30 @@ def rotation_signs(dim: int, seed: int) -> FloatArray:
 
 
 def encode(
-    residuals: FloatArray, squares: npt.NDArray[np.float64], signs: FloatArray
-) -> tuple[npt.NDArray[np.uint8], FloatArray]:
-    """Codes and factors of residuals.
+    placed: FloatArray,
+    owner: Int64Array,
+    centroids: FloatArray,
+    signs: FloatArray,
+    squares: npt.NDArray[np.float64],
+) -> CodeSet:
+    """Codes of all places under one rotation.
 
     Args:
-        residuals: float32 (n, dim), n a multiple of 32.
-        squares: float64 (n,), their squared norms.
+        placed: float32 (places, dim), whole blocks.
+        owner: int64 (places,), the list of each, -1 where there is no point.
+        centroids: float32 (lists, dim).
         signs: of the rotation.
-
-    Returns:
-        uint8 (n / 32, bits / 8, 32) and float32 (n,): factor * ⟨signs, R q⟩ estimates ⟨r, q⟩.
+        squares: float64 (places,), written: the squared distance of each point to its centre.
     """
-    bits = code_bits(residuals.shape[1])
-    rotated = _maxip.rotate(residuals, signs)[:, :bits]
-    total = np.abs(rotated).sum(axis=1, dtype=np.float64)
-    factors = np.divide(squares, total, out=np.zeros_like(total), where=total > 0)
-    packed = np.packbits(rotated < 0, axis=1, bitorder="little")  # byte j: groups 2j and 2j + 1
-    blocks = packed.reshape(-1, BLOCK, bits // 8).transpose(0, 2, 1)
-    return np.ascontiguousarray(blocks), factors.astype(np.float32)
+    bits = code_bits(placed.shape[1])
+    codes = np.empty((len(placed) // BLOCK, bits // 8, BLOCK), np.uint8)
+    factors = np.empty(len(placed), np.float32)
+    for at in range(0, len(placed), ENCODED_AT_ONCE):
+        checkpoint()
+        part = slice(at, at + ENCODED_AT_ONCE)
+        blocks = slice(at // BLOCK, (at + ENCODED_AT_ONCE) // BLOCK)
+        _maxip.encode(
+            placed[part], owner[part], centroids, signs, bits, codes[blocks], factors[part],
+            squares[part],
+        )  # fmt: skip
+    return CodeSet(signs, codes, factors)

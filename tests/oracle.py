@@ -399,3 +399,41 @@ def byte_products(
     chosen = np.arange(len(rows)) if places is None else places
     sums = rows[chosen, : len(query)].astype(np.int64) @ whole
     return sums.astype(np.float32) * (scales[chosen] * np.float32(scale))
+
+
+def encode(
+    rotated: np.ndarray, owners: np.ndarray, bits: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The twin of `encode`, of residuals that are rotated already: codes, factors, squares."""
+    squares = np.where(owners >= 0, (rotated.astype(np.float64) ** 2).sum(axis=1), 0)
+    total = np.abs(rotated[:, :bits].astype(np.float64)).sum(axis=1)
+    factors = np.divide(squares, total, out=np.zeros_like(total), where=total > 0)
+    factors[owners < 0] = np.nan
+    packed = np.packbits(
+        (rotated[:, :bits] < 0) & (owners >= 0)[:, None], axis=1, bitorder="little"
+    )
+    codes = packed.reshape(-1, 32, bits // 8).transpose(0, 2, 1)
+    return codes, factors.astype(np.float32), squares
+
+
+def round_rows(vectors: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """The twin of `round_rows`: to the nearest byte, halves to the even one."""
+    scales = np.abs(vectors).max(axis=1) / np.float32(127)
+    inverse = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales > 1e-37)
+    rows = np.zeros((len(vectors), stride), np.int8)
+    whole = np.rint(vectors * inverse[:, None])
+    rows[:, : vectors.shape[1]] = np.clip(whole, -127, 127)
+    return rows, scales
+
+
+def take_nearer(
+    scores: np.ndarray, halves: np.ndarray, points: np.ndarray, first: int, best: np.ndarray,
+    owners: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """The twin of `take_nearer`: best and owners as they are to be."""
+    best, owners = best.copy(), owners.copy()
+    for row, point in zip(scores - halves, points, strict=True):
+        at = int(row.argmax())
+        if row[at] > best[point]:
+            best[point], owners[point] = row[at], first + at
+    return best, owners

@@ -112,8 +112,11 @@ def test_estimates_from_codes_are_unbiased_and_close(dim: int) -> None:
     residuals = random.standard_normal((3200, dim)).astype(np.float32)
     query = random.standard_normal(dim)
     signs = maxip_lists.rotation_signs(dim, 1)
-    squares = (residuals.astype(np.float64) ** 2).sum(axis=1)
-    codes, factors = maxip_lists.encode(residuals, squares, signs)
+    squares = np.zeros(3200)
+    nowhere = np.zeros((1, dim), np.float32)
+    coded = maxip_lists.encode(residuals, np.zeros(3200, np.int64), nowhere, signs, squares)
+    codes, factors = coded.codes, coded.factors
+    np.testing.assert_allclose(squares, (residuals.astype(np.float64) ** 2).sum(axis=1), rtol=1e-5)
     bits = maxip_lists.code_bits(dim)
     rotated = _maxip.rotate(query[None].astype(np.float32), signs)[0, :bits]
     by_point = codes.transpose(0, 2, 1).reshape(3200, bits // 8)
@@ -123,6 +126,86 @@ def test_estimates_from_codes_are_unbiased_and_close(dim: int) -> None:
     assert np.abs(errors).mean() < 1.2 * spread
     # One rotation serves all points, so the errors of one query share a little.
     assert abs(errors.mean()) < 0.2 * spread
+
+
+@given(st.integers(1, 3), st.integers(1, 70), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_encode(blocks: int, dim: int, lists: int, seed: int) -> None:
+    random = rng(seed)
+    vectors = random.standard_normal((blocks * 32, dim)).astype(np.float32)
+    centroids = random.standard_normal((lists, dim)).astype(np.float32)
+    owners = random.integers(-1, lists, blocks * 32)
+    vectors[0] = centroids[owners[0]]  # at its centre: no residual at all
+    signs = maxip_lists.rotation_signs(dim, seed)
+    squares = np.empty(blocks * 32)
+    coded = maxip_lists.encode(vectors, owners, centroids, signs, squares)
+    residuals = np.where(owners[:, None] >= 0, vectors - centroids[owners], 0).astype(np.float32)
+    rotated = _maxip.rotate(residuals, signs)
+    codes, factors, expected = oracle.encode(rotated, owners, maxip_lists.code_bits(dim))
+    np.testing.assert_array_equal(coded.codes, codes)
+    np.testing.assert_allclose(coded.factors, factors, rtol=1e-6)
+    np.testing.assert_allclose(squares, expected, rtol=1e-12)
+
+
+@given(st.integers(0, 9), st.integers(1, 40), st.floats(-36, 17), st.integers(0, 2**32 - 1))
+def test_round_rows(n: int, dim: int, size: float, seed: int) -> None:
+    vectors = (10.0**size * rng(seed).standard_normal((n, dim))).astype(np.float32)
+    vectors[: n // 3] = 0
+    rounded = maxip_lists.ByteRows.of(vectors)
+    rows, scales = oracle.round_rows(vectors, rounded.rows.shape[1])
+    np.testing.assert_array_equal(rounded.rows, rows)
+    np.testing.assert_array_equal(rounded.scales, scales)
+
+
+@given(st.integers(1, 30), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_take_nearer(n: int, lists: int, seed: int) -> None:
+    random = rng(seed)
+    scores = random.integers(-4, 4, (n, lists)).astype(np.float32)  # many are equal
+    halves = random.integers(0, 3, lists).astype(np.float32)
+    points = random.permutation(2 * n)[:n]
+    best = random.integers(-3, 3, 2 * n).astype(np.float32)
+    owners = np.full(2 * n, -7, np.int64)
+    expected = oracle.take_nearer(scores, halves, points, 100, best, owners)
+    _maxip.take_nearer(scores, halves, points, 100, best, owners)
+    np.testing.assert_array_equal(best, expected[0])
+    np.testing.assert_array_equal(owners, expected[1])
+
+
+@given(st.integers(0, 50), st.integers(1, 20), st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_sum_rows(n: int, dim: int, lists: int, seed: int) -> None:
+    random = rng(seed)
+    vectors = random.standard_normal((n, dim)).astype(np.float32)
+    owners = random.integers(0, lists, n)
+    expected = np.zeros((lists, dim))
+    np.add.at(expected, owners, vectors.astype(np.float64))
+    np.testing.assert_array_equal(_maxip.sum_rows(vectors, owners, lists), expected)
+
+
+def test_building_refuses_what_does_not_fit() -> None:
+    vectors, owners = np.ones((32, 8), np.float32), np.zeros(32, np.int64)
+    centroids, signs = np.ones((2, 8), np.float32), np.ones((3, 64), np.float32)
+    codes, factors, squares = np.zeros((1, 8, 32), np.uint8), np.ones(32, np.float32), np.ones(32)
+    parts: list[Any] = [vectors, owners, centroids, signs, 64, codes, factors, squares]
+    _maxip.encode(*parts)
+    for at, wrong, message in (
+        (0, vectors[:31], "one of 32"), (1, owners + 2, "rows of the centroids"),
+        (2, centroids[:, :7].copy(), "one dimension"), (4, 96, "within the rotation"),
+        (5, codes[:, :4].copy(), "row for each place"), (6, factors[:9], "row for each place"),
+        (7, squares[:9], "row for each place"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            _maxip.encode(*parts[:at], wrong, *parts[at + 1 :])
+    with pytest.raises(ValueError, match="row for each vector"):
+        _maxip.round_rows(vectors, np.zeros((32, 7), np.int8), factors)
+    with pytest.raises(ValueError, match="rows of best"):
+        _maxip.take_nearer(vectors, np.ones(8, np.float32), owners + 32, 0, factors, owners.copy())
+    with pytest.raises(ValueError, match="halves must fit"):
+        _maxip.take_nearer(vectors, np.ones(7, np.float32), owners, 0, factors, owners.copy())
+    with pytest.raises(ValueError, match="one length"):
+        _maxip.take_nearer(vectors, np.ones(8, np.float32), owners, 0, factors, owners[:9].copy())
+    with pytest.raises(ValueError, match="from 0 to lists"):
+        _maxip.sum_rows(vectors, owners + 1, 1)
+    with pytest.raises(ValueError, match="a list for each"):
+        _maxip.sum_rows(vectors, owners[:9], 1)
 
 
 def index_parts(n: int = 500, dim: int = 24, seed: int = 0) -> tuple[np.ndarray, Any]:
