@@ -1,4 +1,4 @@
-"""``python -m benchmarks.service restart | ingest | queries | peers``: write a JSON file."""
+"""``python -m benchmarks.service restart | ingest | imports | queries | peers``: write results."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ import orjson
 
 from benchmarks import machine
 
+from . import imports
 from .load import Pressure, ingest
 from .server import Server, serving, small_sets
 
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peer-points", type=int, default=20_000)
     parser.add_argument("--peers-python", type=Path, help="Python that has the peers")
+    parser.add_argument("--file", type=Path, help="imports: texts, one a line; default: URLs")
     parser.add_argument("--folder", type=Path, help="work here; kept for the next run")
     parser.add_argument("--lock", type=Path, help="file to lock while measuring")
     parser.add_argument("--output", type=Path, default=RESULTS)
@@ -49,6 +51,8 @@ def main() -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / f"service-{options.what}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
+    if options.what == "imports":
+        imports.publish(result, path.with_suffix(""))
     print(json.dumps({k: v for k, v in result.items() if k != "machine"}, indent=1))
     return 0
 
@@ -210,7 +214,13 @@ def _peers(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return peers.measure(folder, options)
 
 
-_MEASURES = {"ingest": _ingest, "restart": _restart, "queries": _queries, "peers": _peers}
+_MEASURES = {
+    "imports": imports.measure,
+    "ingest": _ingest,
+    "peers": _peers,
+    "queries": _queries,
+    "restart": _restart,
+}
 
 if __name__ == "__main__":
     sys.exit(main())
