@@ -145,7 +145,10 @@ class _Stored:
         found: dict[int, Duplicate] = {}
         rows, limit = [*range(len(self._batch.ids))], FIRST_LIMIT
         while rows:
-            search = Search(limit, self._wanted.threshold, TARGET_RECALL, with_payload=False)
+            # All shards of a cluster must say what they have.
+            search = Search(
+                limit, self._wanted.threshold, TARGET_RECALL, with_payload=False, strict=True
+            )
             hits = self._shard.search([self._batch.inputs[row] for row in rows], search).hits
             more = []
             for row, near in zip(rows, hits, strict=True):

@@ -175,12 +175,17 @@ class Shard:
         return True
 
     def reindex(
-        self, config: dict[str, Any], sealing: Sealing | None, stop: threading.Event
+        self,
+        config: dict[str, Any],
+        sealing: Sealing | None,
+        stop: threading.Event,
+        stored: CollectionRecord | None = None,
     ) -> None:
         """Build the engine of another configuration from the log, and let it take over at once.
 
-        Reads and writes go on meanwhile. `sealing` has a directory of its own. Raises what `load`
-        raises, and whatever `stop` raises; then all is as it was.
+        Reads and writes go on meanwhile. `sealing` has a directory of its own. `stored`: somebody
+        has stored the configuration before. Raises what `load` raises, and whatever `stop` raises;
+        then all is as it was.
         """
         self._check_ready()
         contents = Contents(make_engine(config, sealing))
@@ -193,7 +198,7 @@ class Shard:
                 raise NotReadyError("the server stops", retry_after=1)
             while sealer is None and renew(contents, threading.Lock()):
                 pass  # nobody else knows these contents yet
-            record = self._store.change_config(self.record.id, config)
+            record = stored or self._store.change_config(self.record.id, config)
             with self._applying.lock:
                 while rows := self._store.read(
                     record.id, contents.complete_seq, self.complete_seq, REPLAY_CHUNK

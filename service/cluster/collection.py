@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import sqlalchemy as sa
 from closeby.index import merge_topk
+from closeby.service.contents import Contents
 from closeby.service.encoding import Features, encode_rows
+from closeby.service.engines import make_engine
 from closeby.service.errors import NotReadyError, ShardUnavailableError
 from closeby.service.hits import Answer, Search, hits_of
 from closeby.service.inputs import Point, PointBatch
@@ -25,12 +28,15 @@ from closeby.service.store import Also, Store
 
 from .fanout import Fanout
 from .host import Alive, Described, Found
-from .placement import Placement
+from .placement import Placement, files_key
 
 __all__ = ["ClusterCollection", "ClusterState"]
 
 PLACEMENT_TRIES = 5
 """How often shards are asked when they know a newer placement each time."""
+
+RENEWED_SECONDS = 0.2
+"""How often it is looked whether the shards have another engine."""
 
 Shards = dict[str, frozenset[int]]
 A = TypeVar("A", Found, Alive, Described)
@@ -62,7 +68,6 @@ class ClusterCollection(Shard):
 
     A write is acknowledged when the log has it, whether its shard is there or not. A query tells
     the shards how far they must have come, so what was written through this ingress is found.
-    What a method here does not do for the whole cluster raises NotReadyError.
     """
 
     def __init__(
@@ -189,16 +194,19 @@ class ClusterCollection(Shard):
     def search(self, inputs: Sequence[Any] | np.ndarray[Any, Any], wanted: Search) -> Answer:
         """See `Shard.search`. Raises ShardUnavailableError if none answers, or one if strict."""
         features = self._inputs.features(inputs, self._contents.engine)
-        rows = encode_rows(features)
+        shards, found = self._found(encode_rows(features), wanted)
+        if not found or (wanted.strict and len(found) < len(shards)):
+            raise _unavailable(shards.keys() - found.keys())
+        return self._merged([found[name] for name in sorted(found)], wanted, len(shards))
+
+    def _found(self, rows: list[bytes], wanted: Search) -> tuple[Shards, dict[str, Found]]:
+        """The shards, and what those that answer find for queries in rows."""
 
         def ask(shards: Shards) -> dict[str, Found]:
             asked = (self.record.id, rows, wanted, self._written)
             return self._ask(dict.fromkeys(shards, asked), "search")
 
-        shards, found = self._as_placed(ask)
-        if not found or (wanted.strict and len(found) < len(shards)):
-            raise _unavailable(shards.keys() - found.keys())
-        return self._merged([found[name] for name in sorted(found)], wanted, len(shards))
+        return self._as_placed(ask)
 
     def _merged(self, parts: list[Found], wanted: Search, total: int) -> Answer:
         versions: Versions = {}
@@ -271,24 +279,65 @@ class ClusterCollection(Shard):
     def _ask(self, asked: dict[str, tuple[Any, ...]], method: str) -> dict[str, Any]:
         return self._state.fanout.ask_each(asked, method, deadline=self._state.deadline)
 
-    # --- what a cluster does not do --------------------------------------------------------------
+    # --- jobs ------------------------------------------------------------------------------------
 
-    def change_plan(self, config: dict[str, Any]) -> None:
-        """Raises NotReadyError: shards do not follow changes of the configuration."""
-        del config
-        self._check_ready()
+    def search_features(
+        self, features: Features, wanted: Search
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """See `Shard.search_features`. Raises ShardUnavailableError if a shard does not answer."""
+        shards, found = self._found(encode_rows(features), wanted)
+        if len(found) < len(shards):
+            raise _unavailable(shards.keys() - found.keys())
+        return merge_topk(_disjoint([found[name] for name in sorted(found)]), wanted.limit)
 
     def recall_estimate(self, target_recall: float | None = None) -> float:
-        """Raises NotReadyError: shards tell theirs with an answer."""
-        self._check_ready()
-        return super().recall_estimate(target_recall)
+        """See `Shard.recall_estimate`: of all shards, each by its points; raises as `get`."""
 
-    def search_features(self, features: Features, wanted: Search) -> tuple[Any, Any]:
-        """Raises NotReadyError; see `search`."""
-        self._check_ready()
-        return super().search_features(features, wanted)
+        def ask(shards: Shards) -> dict[str, Described]:
+            asked = (self.record.id, target_recall, self._written)
+            return self._ask(dict.fromkeys(shards, asked), "recall_estimate")
+
+        shards, answers = self._as_placed(ask)
+        if len(answers) < len(shards):
+            raise _unavailable(shards.keys() - answers.keys())
+        facts = [answer.facts for answer in answers.values()]
+        points = sum(one["points"] for one in facts)
+        return sum(one["recall"] * one["points"] for one in facts) / points if points else 1.0
+
+    def take_up(self, record: CollectionRecord) -> None:
+        """Follow a configuration that was stored, by this ingress or another."""
+        self._contents = Contents(make_engine(record.config, None))
+        self.record = record
+
+    def change_plan(self, config: dict[str, Any]) -> None:
+        """See `Shard.change_plan`."""
+        self.take_up(self._store.change_config(self.record.id, config))
+
+    def change_engine(self, config: dict[str, Any], stop: threading.Event) -> None:
+        """Store a configuration, and return when the shards answer by it.
+
+        They make their contents anew from the log while they go on answering, each for itself.
+        What `stop` raises ends the waiting alone. Raises InvalidInputError, StoreUnavailableError.
+        """
+        make_engine(config, None)
+        self.take_up(self._store.change_config(self.record.id, config))
+        while not self._all_renewed():
+            stop.is_set()
+            time.sleep(RENEWED_SECONDS)
+        self.last_evaluation = None
+
+    def _all_renewed(self) -> bool:
+        placement = self._state.refresh()
+        number = self.record.id
+        answers = self._state.fanout.ask(placement.shards, "status", deadline=self._state.deadline)
+        return all(
+            name in answers
+            and answers[name].keys.get(number) == files_key(name, placement, self.record.config)
+            for name in placement.shards
+        )
 
     def _check_ready(self) -> None:
+        """What is not overridden here is about points of its own, of which there are none."""
         raise NotReadyError("a cluster does not do this")
 
 

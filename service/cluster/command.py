@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from pathlib import Path
@@ -44,6 +45,10 @@ def up(
         Path | None, typer.Option(help="On each machine, for files of sealed segments.")
     ] = None,
     shard_cpus: Annotated[float, typer.Option(help="CPUs that Ray counts for a shard.")] = 1.0,
+    hedge_percentile: Annotated[
+        float | None,
+        typer.Option(help="Ask a shard again that is later than so many % of its answers."),
+    ] = None,
     api_key_file: Annotated[
         Path | None, typer.Option(help="File whose first line every request must show as its key.")
     ] = None,
@@ -65,6 +70,7 @@ def up(
         ingresses=ingresses,
         cache=cache,
         shard_cpus=shard_cpus,
+        hedge_percentile=hedge_percentile,
     )
     settings = {} if api_key_file is None else {"api_key_file": str(api_key_file.absolute())}
     from closeby.index.errors import ClosebyError
@@ -109,6 +115,102 @@ def add_shard(
     except (ClosebyError, ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise _failed(error) from error
     typer.echo(f"closeby: {joined} has joined")
+
+
+@cluster.command()
+def remove_shard(
+    store: StoreUrl,
+    segments: SegmentsUrl,
+    shard: Annotated[str | None, typer.Argument(help="Its name. [default: the last one]")] = None,
+    deployed: Annotated[
+        bool, typer.Option("--deployed", help="Its application is taken away by other means.")
+    ] = False,
+    address: Address = None,
+) -> None:
+    """Take a shard out of a running cluster: the others take what it has while all serve.
+
+    Call it again if it was cut short: it goes on.
+
+    For example:
+
+      closeby cluster remove-shard --store postgresql://closeby@db/closeby --segments s3://b/closeby
+    """
+    serving = _serving()
+    options = _options(store=store, segments=segments)
+    from closeby.index.errors import ClosebyError
+
+    try:
+        serving.connect(address or "auto")
+        left = serving.remove_shard(options, shard, deployed=deployed)
+    except (ClosebyError, ConnectionError, OSError, RuntimeError, ValueError) as error:
+        raise _failed(error) from error
+    typer.echo(f"closeby: {left} has left")
+
+
+@cluster.command()
+def build(
+    collection: Annotated[str, typer.Argument(help="Created before, and empty.")],
+    files: Annotated[list[str], typer.Argument(help="Paths that all machines have, or URLs.")],
+    store: StoreUrl,
+    segments: SegmentsUrl,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="Of the files. [default: by name and content]")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help='Options of the format: {"column": "body", "id": "url"}')
+    ] = None,
+    stop_on_error: Annotated[
+        bool, typer.Option("--stop-on-error", help="End at a bad row; else it is left out.")
+    ] = False,
+    prefix_ids: Annotated[
+        bool, typer.Option("--prefix-ids", help="Put the name of its file before each id.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Delete what the collection holds by then.")
+    ] = False,
+    address: Address = None,
+) -> None:
+    """Fill a collection with files at once: tasks on all machines read, hash and seal them.
+
+    The points are there all together at the end, or none of them is. Shards answer meanwhile.
+
+    For example:
+
+      closeby cluster build genes s3://b/a.fasta --store postgresql://c@db/c --segments s3://b/c
+    """
+    serving = _serving()
+    options = _options(store=store, segments=segments)
+    from closeby.index.errors import ClosebyError
+
+    given = {
+        "format": format_,
+        "columns": None if columns is None else _object("--columns", columns),
+        "on_error": "stop" if stop_on_error else "skip",
+        "prefix_ids": prefix_ids,
+    }
+    try:
+        serving.connect(address or "auto")
+        built = serving.build(options, collection, files, replace_points=replace, **given)
+    except (ClosebyError, ConnectionError, OSError, RuntimeError, ValueError) as error:
+        raise _failed(error) from error
+    for why in built.reasons:
+        typer.echo(why, err=True)
+    typer.echo(
+        f"closeby: {collection} has {built.points:,} points in {built.segments} segments"
+        f" ({built.replaced:,} came again later, {built.bad:,} bad rows)"
+    )
+
+
+def _object(flag: str, text: str) -> dict[str, Any]:
+    """A JSON object that a flag gives."""
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict):
+        typer.echo(f"closeby: {flag} {text} is no JSON object", err=True)
+        raise typer.Exit(WRONG_USE)
+    return found
 
 
 def _serving() -> Any:

@@ -39,10 +39,15 @@ class ClusterDeployment(Deployment):
     alone = False
 
     def __init__(
-        self, settings: Settings, store_url: str, connect: Callable[[str], Link], deadline: float
+        self,
+        settings: Settings,
+        store_url: str,
+        connect: Callable[[str], Link],
+        deadline: float,
+        hedge_percentile: float | None = None,
     ) -> None:
         self._store_url = store_url
-        self._fanout = Fanout(connect)
+        self._fanout = Fanout(connect, hedge_percentile)
         self._deadline = deadline
         self._stop_following = threading.Event()
         settings.data_dir.mkdir(parents=True, exist_ok=True)

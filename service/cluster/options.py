@@ -35,6 +35,12 @@ class ClusterOptions(BaseModel):
     shard_deadline: float = Field(
         2.0, gt=0, description="How long a request waits for a shard before it goes without."
     )
+    hedge_percentile: float | None = Field(
+        None,
+        ge=50,
+        lt=100,
+        description="A shard that is later than so many percent of its answers is asked again.",
+    )
     shard_cpus: float = Field(1.0, ge=0, description="CPUs that Ray counts for a shard.")
     ingress_cpus: float = Field(1.0, ge=0, description="CPUs that Ray counts for an ingress.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"

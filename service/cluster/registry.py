@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import threading
+from typing import Any
 
 from closeby.service.registry import HIDDEN, Registry
 from closeby.service.shard import Shard
@@ -36,6 +38,8 @@ class ClusterRegistry(Registry):
             for name, shard in list(self._shards.items()):
                 if name not in stored or stored[name].id != shard.record.id:
                     del self._shards[name]
+                elif isinstance(shard, ClusterCollection) and shard.record != stored[name]:
+                    shard.take_up(stored[name])
             for name, record in stored.items():
                 if name not in self._shards and not name.startswith(HIDDEN):
                     self._shards[name] = self._shard(record)
@@ -48,6 +52,17 @@ class ClusterRegistry(Registry):
             if isinstance(shard, ClusterCollection):
                 number = shard.record.id
                 shard.count = sum(status.counts.get(number, 0) for status in found.values())
+
+    def reindex(
+        self, shard: Shard, config: dict[str, Any], stop: threading.Event, *, rebuild: bool
+    ) -> None:
+        """See `Registry.reindex`; what `stop` raises does not undo it."""
+        assert isinstance(shard, ClusterCollection)
+        if rebuild:
+            generation = shard.record.config.get("generation", 0) + 1
+            shard.change_engine(config | {"generation": generation}, stop)
+        else:
+            shard.change_plan(config)
 
     def _shard(self, record: CollectionRecord) -> Shard:
         return ClusterCollection(self._store, record, self._state, self._max_set_elements)

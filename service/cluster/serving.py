@@ -2,7 +2,7 @@
 
 Each shard is an application of its own, so adding one touches no other. The builders `ingress` and
 `shard` are what `serve run` and a Serve configuration name; `up` deploys all of them. This module
-is the only one that imports Ray.
+and `spreading` are the only ones that import Ray.
 
 Between processes go features and hits, by Ray's own serialisation: whoever can reach Ray's ports
 can do anything, so they belong on a network of their own.
@@ -13,19 +13,23 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import ray
 from closeby.service.app import create_app
+from closeby.service.cluster.building import Built, job_for
+from closeby.service.cluster.building import build as fill
 from closeby.service.cluster.deployment import ClusterDeployment
 from closeby.service.cluster.fanout import Fanout, Link
 from closeby.service.cluster.host import ShardHost
-from closeby.service.cluster.joining import join
+from closeby.service.cluster.joining import join, leave
 from closeby.service.cluster.options import ClusterOptions
 from closeby.service.cluster.placement import Placement, read_placement, replace_placement
+from closeby.service.cluster.segment_store import SegmentStore
+from closeby.service.cluster.stored_files import forget_files, keys_of
 from closeby.service.hits import Search
 from closeby.service.logs import configure_logging
 from closeby.service.settings import Settings
@@ -38,9 +42,11 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse
 __all__ = [
     "INGRESS",
     "add_shard",
+    "build",
     "connect",
     "ingress",
     "ingress_app",
+    "remove_shard",
     "shard",
     "shard_app",
     "shard_names",
@@ -81,6 +87,11 @@ class ShardServer:
     async def live_seqs(self, collection: int, ids: list[int | str], at_least: int) -> Any:
         return await self._run(self._host.live_seqs, collection, ids, at_least)
 
+    async def recall_estimate(
+        self, collection: int, target_recall: float | None, at_least: int
+    ) -> Any:
+        return await self._run(self._host.recall_estimate, collection, target_recall, at_least)
+
     async def describe(self, collection: int, at_least: int) -> Any:
         return await self._run(self._host.describe, collection, at_least)
 
@@ -112,7 +123,11 @@ class IngressServer:
         """The app; it opens and closes its parts with the process."""
         options = self._options
         deployment = ClusterDeployment(
-            self._settings, options.store_url, ServeLink, options.shard_deadline
+            self._settings,
+            options.store_url,
+            ServeLink,
+            options.shard_deadline,
+            options.hedge_percentile,
         )
         return create_app(self._settings, deployment)
 
@@ -135,12 +150,12 @@ class ServePending:
         self._response = response
 
     def result(self, timeout: float) -> Any:
-        """See `Pending.result`; what comes too late is not waited for."""
-        try:
-            return self._response.result(timeout_s=timeout)
-        except TimeoutError:
-            self._response.cancel()
-            raise
+        """See `Pending.result`."""
+        return self._response.result(timeout_s=timeout)
+
+    def cancel(self) -> None:
+        """See `Pending.cancel`."""
+        self._response.cancel()
 
 
 # --- applications --------------------------------------------------------------------------------
@@ -267,6 +282,74 @@ def add_shard(
         return name if join(store, fanout, name, start, stop) else None
     finally:
         fanout.close()
+        store.close()
+
+
+def remove_shard(
+    options: ClusterOptions,
+    name: str | None = None,
+    *,
+    deployed: bool = False,
+    stop: threading.Event | None = None,
+) -> str | None:
+    """Let the shard `name`, or the last one, leave the running cluster; see `joining.leave`.
+
+    `deployed`: its application is taken away by others. The shard's name; None if `stop` was set
+    before the end. Raises ValueError.
+    """
+    store = Store(options.store_url)
+    fanout = Fanout(_link)
+    try:
+        placement = read_placement(store)
+        if placement is None:
+            raise ValueError("there is no cluster; see `closeby cluster up`")
+        names = sorted(placement.shards, key=lambda shard: (len(shard), shard))
+        name = name or placement.leaving or names[-1]
+        if name not in placement.shards and name not in serve.status().applications:
+            raise ValueError(f"there is no shard {name}; there are {', '.join(names)}")
+        if not leave(store, fanout, name, stop):
+            return None
+        if not deployed:
+            serve.delete(name)
+        objects = SegmentStore(options.segments)
+        for record in store.list_collections():
+            for key in keys_of(store, record.id, name):
+                forget_files(store, objects, record.id, key)
+        return name
+    finally:
+        fanout.close()
+        store.close()
+
+
+def build(
+    options: ClusterOptions,
+    name: str,
+    paths: Sequence[str],
+    *,
+    replace_points: bool = False,
+    **reading: Any,
+) -> Built:
+    """Fill the collection `name` with the points of files; see `building.build`.
+
+    `reading`: how the files are read, fields of `build_tasks.Job`. Paths are those of all machines;
+    URLs are fetched by fsspec. Raises what `build` does, and what `RaySpread` makes of tasks'.
+    """
+    # Ray Data takes seconds to import, which no shard should wait for.
+    from closeby.service.cluster.spreading import RaySpread
+
+    store = Store(options.store_url)
+    try:
+        job = job_for(
+            store,
+            name,
+            store_url=options.store_url,
+            segments=options.segments,
+            segment_points=options.segment_points,
+            max_set_elements=options.max_set_elements,
+            **reading,
+        )
+        return fill(store, RaySpread(), job, name, paths, replace_points=replace_points)
+    finally:
         store.close()
 
 

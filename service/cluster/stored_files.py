@@ -21,13 +21,16 @@ from closeby.service.store import Store
 
 from .segment_store import SegmentStore, SegmentStoreError
 
-__all__ = ["StoredFiles", "forget_files"]
+__all__ = ["StoredFiles", "forget_files", "keys_of", "prefix_of"]
 
 log = structlog.get_logger(__name__)
 
 
 class StoredFiles(SealedFiles):
-    """The files of `shard`, one collection's part of it. Raises OSError."""
+    """The files of one collection's part of a shard, called by `placement.files_key`.
+
+    Raises OSError.
+    """
 
     def __init__(
         self, directory: Path, collection: int, *, store: Store, objects: SegmentStore, shard: str
@@ -36,7 +39,7 @@ class StoredFiles(SealedFiles):
         super().__init__(directory, collection)
         self._store = store
         self._objects = objects
-        self._prefix = _prefix(collection, shard)
+        self._prefix = prefix_of(collection, shard)
         self._mine = (manifests.c.collection == collection) & (manifests.c.shard == shard)
         self._row = {"collection": collection, "shard": shard}
         self._owner = secrets.token_hex(8)
@@ -105,10 +108,27 @@ class StoredFiles(SealedFiles):
         return True
 
 
-def forget_files(objects: SegmentStore, collection: int, shard: str) -> None:
-    """Remove the objects of a deleted collection. Raises SegmentStoreError."""
-    objects.delete_all(_prefix(collection, shard))
+def keys_of(store: Store, collection: int, shard: str) -> set[str]:
+    """What files of a shard's part of a collection are called by, of now and of before.
+
+    Raises StoreUnavailableError.
+    """
+    known = sa.select(manifests.c.shard).where(manifests.c.collection == collection)
+    with store.reading() as connection:
+        keys = list(connection.scalars(known))
+    return {key for key in keys if key == shard or key.startswith(f"{shard}.")}
 
 
-def _prefix(collection: int, shard: str) -> str:
+def forget_files(store: Store, objects: SegmentStore, collection: int, key: str) -> None:
+    """Remove a manifest, and the objects that it may list.
+
+    Raises StoreUnavailableError, SegmentStoreError.
+    """
+    mine = (manifests.c.collection == collection) & (manifests.c.shard == key)
+    store.transact(lambda connection: connection.execute(manifests.delete().where(mine)))
+    objects.delete_all(prefix_of(collection, key))
+
+
+def prefix_of(collection: int, shard: str) -> str:
+    """Where the objects of a shard's part of a collection lie."""
     return f"{collection}/{shard}"

@@ -12,7 +12,7 @@ import pytest
 from closeby.service.cluster.deployment import ClusterDeployment
 from closeby.service.cluster.fanout import Link
 from closeby.service.cluster.host import HostOptions, ShardHost
-from closeby.service.cluster.placement import Placement, replace_placement
+from closeby.service.cluster.placement import Placement, read_placement, replace_placement
 from closeby.service.settings import Settings
 from closeby.service.store import Store
 
@@ -61,6 +61,14 @@ class LocalCluster:
     def deployment(self, name: str = "ingress", deadline: float = 20.0) -> ClusterDeployment:
         settings = Settings(data_dir=self.directory / name)
         return ClusterDeployment(settings, self.store, self.link, deadline)
+
+    def begin_join(self, name: str) -> None:
+        """Let a shard that is not started begin to join."""
+        store = Store(self.store)
+        placement = read_placement(store)
+        assert placement is not None
+        assert replace_placement(store, placement.with_joining(name))
+        store.close()
 
     def close(self) -> None:
         for host in self.hosts.values():

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from closeby.service.cluster.collection import ClusterCollection
 from closeby.service.cluster.deployment import ClusterDeployment
-from closeby.service.cluster.joining import join
+from closeby.service.cluster.joining import join, leave
+from closeby.service.cluster.placement import read_placement
 from closeby.service.errors import NotReadyError, ShardUnavailableError
 from closeby.service.hits import Answer, Search
 from closeby.service.inputs import PointBatch
@@ -201,7 +202,7 @@ def test_a_shard_starts_elsewhere_from_object_storage(make_cluster: Any) -> None
     cluster = make_cluster(2)
     sets = some_sets(1000)
     wanted = Search(limit=10)
-    with opened(cluster) as deployment:
+    with opened(cluster, deadline=5.0) as deployment:
         collection, _ = deployment.registry.create("a", FLINNG)
         fill(collection, sets)
         number = collection.record.id
@@ -255,6 +256,53 @@ def test_a_damaged_object_is_noticed(make_cluster: Any) -> None:
         eventually(lambda: host.status().ready, "it is mended")
 
 
+@contextmanager
+def load(
+    collection: Shard, sets: list[Any], kept: list[int], expected: Any
+) -> Iterator[tuple[list[str], list[str]]]:
+    """Write and read without pause; what was written, and what went wrong."""
+    stop = threading.Event()
+    faults: list[str] = []
+    written: list[str] = []
+
+    def write() -> None:
+        """Far from all that is asked for, so that answers must not change."""
+        for i in range(100_000):
+            if stop.is_set():
+                return
+            far = np.arange(10**9 + i * 10, 10**9 + i * 10 + 5, dtype=np.uint64)
+            collection.upsert(batch([f"w{i}"], [far]))
+            written.append(f"w{i}")
+            (row,) = collection.search([far], Search(limit=1)).hits
+            if [hit.id for hit in row] != [f"w{i}"]:
+                faults.append(f"w{i} is not found: {row}")
+
+    def read() -> None:
+        while not stop.is_set():
+            answer = collection.search(sets[:30], Search(limit=10))
+            points, absent = collection.get(kept)
+            if absent or len(points) != len(kept):
+                faults.append(f"points are missing: {absent}")
+            if hits(answer) != expected or answer.shards[0] != answer.shards[1]:  # type: ignore[index]
+                faults.append(f"another answer: {answer.shards}")
+
+    def noted(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:
+            faults.append(repr(error))
+
+    threads = [threading.Thread(target=noted, args=(work,)) for work in (write, read, read)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield written, faults
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
 def test_a_shard_joins_while_reads_and_writes_go_on(make_cluster: Any) -> None:
     cluster = make_cluster(2)
     sets = some_sets(800)
@@ -263,42 +311,11 @@ def test_a_shard_joins_while_reads_and_writes_go_on(make_cluster: Any) -> None:
         collection, _ = deployment.registry.create("a", SETS)
         fill(collection, sets)
         expected = hits(collection.search(sets[:30], wanted))
-        stop = threading.Event()
-        faults: list[str] = []
-        written: list[str] = []
         kept = [i for i in range(200) if i % 3 and i % 11]
-
-        def write() -> None:
-            """Far from all that is asked for, so that answers must not change."""
-            for i in range(100_000):
-                if stop.is_set():
-                    return
-                far = np.arange(10**9 + i * 10, 10**9 + i * 10 + 5, dtype=np.uint64)
-                collection.upsert(batch([f"w{i}"], [far]))
-                written.append(f"w{i}")
-                (row,) = collection.search([far], Search(limit=1)).hits
-                if [hit.id for hit in row] != [f"w{i}"]:
-                    faults.append(f"w{i} is not found: {row}")
-
-        def read() -> None:
-            while not stop.is_set():
-                answer = collection.search(sets[:30], wanted)
-                points, absent = collection.get(kept)
-                if absent or len(points) != len(kept):
-                    faults.append(f"points are missing: {absent}")
-                if hits(answer) != expected or answer.shards[0] != answer.shards[1]:  # type: ignore[index]
-                    faults.append(f"another answer: {answer.shards}")
-
-        threads = [threading.Thread(target=work) for work in (write, read, read)]
-        for thread in threads:
-            thread.start()
-        store = Store(cluster.store)
-        joined = join(store, deployment.state.fanout, "shard-2", lambda: cluster.start("shard-2"))
-        time.sleep(2)
-        stop.set()
-        for thread in threads:
-            thread.join()
-        assert joined
+        with load(collection, sets, kept, expected) as (written, faults):
+            store = Store(cluster.store)
+            assert join(store, deployment.state.fanout, "shard-2", lambda: cluster.start("shard-2"))
+            time.sleep(1)
         assert not faults
         assert collection.search(sets[:1], wanted).shards == (3, 3)
         counts = {
@@ -324,13 +341,131 @@ def test_a_shard_joins_while_reads_and_writes_go_on(make_cluster: Any) -> None:
         store.close()
 
 
+def test_a_shard_leaves_while_reads_and_writes_go_on(make_cluster: Any) -> None:
+    cluster = make_cluster(3)
+    sets = some_sets(800)
+    wanted = Search(limit=10)
+    with opened(cluster) as deployment:
+        collection, _ = deployment.registry.create("a", SETS)
+        fill(collection, sets)
+        expected = hits(collection.search(sets[:30], wanted))
+        kept = [i for i in range(200) if i % 3 and i % 11]
+        with load(collection, sets, kept, expected) as (written, faults):
+            store = Store(cluster.store)
+            assert leave(store, deployment.state.fanout, "shard-1")
+            placement = read_placement(store)
+            assert placement is not None
+            assert sorted(placement.shards) == ["shard-0", "shard-2"]
+            time.sleep(0.5)
+            left = cluster.kill("shard-1")
+            time.sleep(0.5)
+        assert not faults
+        assert len(left._shards[collection.record.id]) == 0
+        left.close()
+        assert collection.search(sets[:1], wanted).shards == (2, 2)
+        counts = [len(host._shards[collection.record.id]) for host in cluster.hosts.values()]
+        assert sum(counts) == collection.describe()["count"]
+        found, absent = collection.get(written)
+        assert len(found) == len(written) > 5
+        assert not absent
+
+        # What the others took is in files of theirs, and is there when they start elsewhere.
+        (key,) = set(left._keys.values())
+        assert key == "shard-1"
+        assert leave(store, deployment.state.fanout, "shard-1"), "has left already"
+        with pytest.raises(ValueError, match="last shard"):
+            placement.with_leaving("shard-0").settled().with_leaving("shard-2")
+        cluster.kill("shard-0").close()
+        cluster.start("shard-0", machine="elsewhere")
+        eventually(
+            lambda: (
+                deployment.state.fanout.suspects == frozenset()
+                and hits(collection.search(sets[:30], wanted)) == expected
+            ),
+            "the same answers",
+        )
+        # A shard of the same name comes again; the files of the one before are none of its own.
+        assert join(store, deployment.state.fanout, "shard-1", lambda: cluster.start("shard-1"))
+        assert hits(collection.search(sets[:30], wanted)) == expected
+        assert collection.search(sets[:1], wanted).shards == (3, 3)
+        store.close()
+
+
+def finished(deployment: ClusterDeployment, kind: str, collection: Shard, params: Any) -> Any:
+    jobs = deployment.jobs.jobs
+    job = jobs.submit(
+        kind,
+        params,
+        collection=collection.record.id,
+        collection_name=collection.record.name,
+        max_queued=10,
+    )
+    deployment.jobs.announce()
+    eventually(lambda: jobs.get(job.id).finished_at is not None, f"{kind} has finished")
+    found = jobs.get(job.id)
+    assert found.error is None, found.error
+    return found.result
+
+
+def test_jobs_of_a_cluster_answer_as_those_of_one_process(make_cluster: Any) -> None:
+    cluster = make_cluster(2)
+    sets = some_sets(600)
+    with opened(cluster) as deployment, opened(cluster, "second") as second:
+        collection, _ = deployment.registry.create("a", FLINNG)
+        fill(collection, sets)
+        count = collection.describe()["count"]
+        eventually(lambda: len(collection) == count, "counted")
+        asked = {"queries": None, "sample": 100, "seed": 1, "limit": 5, "target_recall": 0.99}
+        measured = finished(deployment, "evaluate", collection, asked)
+        assert measured["points"] == count
+        assert measured["recall_near"] > 0.9
+        assert 0.9 < measured["recall_estimate"] <= 1
+
+        wanted = Search(limit=10)
+        other = second.registry.get("a")
+        keys = [host._keys[collection.record.id] for host in cluster.hosts.values()]
+        changed = finished(deployment, "reindex", collection, {"index": "flat"})
+        assert (changed["before"], changed["engine"], changed["changed"]) == (
+            "flinng",
+            "flat",
+            True,
+        )
+        assert not {h._keys[collection.record.id] for h in cluster.hosts.values()} & set(keys)
+        eventually(lambda: other.engine_kind == "flat", "the other ingress knows")
+        stats = other.describe()["index_stats"]["shards"].values()
+        assert {one["engine"] for one in stats} == {"flat"}
+        exact = finished(deployment, "evaluate", collection, asked)
+        assert exact["recall"] == exact["recall_near"] == exact["recall_estimate"] == 1
+
+        new = some_sets(100, seed=7)
+        collection.upsert(batch([f"new-{i}" for i in range(100)], new))
+        before = hits(collection.search(sets[:20] + new, wanted))
+        cluster.kill("shard-1").close()
+        cluster.start("shard-1", machine="elsewhere")
+        eventually(
+            lambda: (
+                not deployment.state.fanout.suspects
+                and hits(collection.search(sets[:20] + new, wanted)) == before
+            ),
+            "it starts elsewhere with the other engine",
+        )
+        pairs = {"threshold": 0.5, "keep": "first", "formats": ["ndjson"]}
+        found = finished(deployment, "duplicates", collection, pairs)
+        assert found["points"] == collection.describe()["count"]
+        assert found["pairs"] > 100
+        # The files of the engine before are gone.
+        folder = cluster.directory / "objects" / str(collection.record.id)
+        eventually(
+            lambda: not [path for key in keys for path in folder.rglob(f"{key}/segment-*")],
+            "removed",
+        )
+
+
 def test_what_a_cluster_does_not_do_is_refused(make_cluster: Any) -> None:
     with opened(make_cluster(1)) as deployment:
         collection, _ = deployment.registry.create("a", SETS)
         for refused in (
-            lambda: collection.change_plan(SETS),
-            lambda: collection.recall_estimate(),
-            lambda: collection.search_features(np.zeros((1, 8), np.float32), Search()),
+            lambda: collection.live_seqs([1]),
             lambda: collection.reindex(SETS, None, threading.Event()),
         ):
             with pytest.raises(NotReadyError, match="a cluster does not do this"):

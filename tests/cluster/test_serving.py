@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -28,15 +30,19 @@ OBJECT_STORE = 100 << 20
 
 @dataclass
 class Running:
-    """The head has the ingress and the first shard, `node` the second one, and no CPU is free."""
+    """The head has the ingress and the first shard, `node` the second one.
+
+    One CPU is free, for tasks: too few for a shard.
+    """
 
     nodes: Any
     node: Any
     client: Client
     url: str
+    options: Any
 
     def add_node(self) -> None:
-        self.node = self.nodes.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
+        self.node = self.nodes.add_node(num_cpus=2, object_store_memory=OBJECT_STORE)
 
 
 def free_port() -> int:
@@ -64,11 +70,13 @@ def running(
             cache=folder / "cache",
             segment_points=256,
             shard_deadline=DEADLINE,
+            shard_cpus=2,
+            ingress_cpus=2,
         )
         nodes = Cluster(
             initialize_head=True,
             head_node_args={
-                "num_cpus": 2,
+                "num_cpus": 5,
                 "object_store_memory": OBJECT_STORE,
                 "include_dashboard": False,
             },
@@ -80,7 +88,7 @@ def running(
             assert list(placement.shards) == ["closeby-shard-0"]
             url = f"http://127.0.0.1:{port}"
             with Client(url, timeout=60) as client:
-                made = Running(nodes, None, client, url)
+                made = Running(nodes, None, client, url, options)
                 made.add_node()
                 points = client.create_collection(
                     "before", metric="jaccard", features={"kind": "ids"}, index="flat"
@@ -154,6 +162,35 @@ def test_a_cluster_answers_the_client_as_one_process_does(running: Running, serv
             assert [c.name for c in client.list_collections() if c.name == "same"]
             client.delete_collection("same")
     assert answers[0] == answers[1]
+
+
+def test_a_bulk_build_on_ray_answers_as_an_import_does(running: Running, tmp_path: Path) -> None:
+    from closeby.service.cluster import serving
+    from closeby.service.errors import CollectionExistsError, ImportFileError
+
+    given = texts(1200)
+    paths = []
+    for number in range(3):
+        path = tmp_path / f"part-{number}.jsonl"
+        rows = range(number * 300, number * 300 + 600)  # each one's second half is the next one's
+        path.write_text("".join(json.dumps({"id": i, "text": given[i]}) + "\n" for i in rows))
+        paths.append(str(path))
+    wanted: dict[str, Any] = {"features": {"kind": "shingles", "unit": "word", "n": 1}}
+    collection = running.client.create_collection("built", metric="jaccard", **wanted)
+    vectors = tmp_path / "vectors.jsonl"
+    vectors.write_text('{"id": 1, "vector": [1.0, 2.0]}\n')
+    with pytest.raises(ImportFileError, match="points with a vector"):
+        serving.build(running.options, "built", [str(vectors)])
+    built = serving.build(running.options, "built", paths)
+    assert (built.points, built.replaced, built.bad, built.files) == (1200, 600, 0, 3)
+    eventually(lambda: collection.info().count == 1200, "the points are there")
+    found = collection.query_batch(texts=given[::10], limit=1)
+    assert [result.hits[0].score for result in found] == [1.0] * 120
+    assert [p.text for p in collection.get(ids=list(range(1200)))] == given
+    collection.delete(ids=[5])
+    with pytest.raises(CollectionExistsError, match="--replace"):
+        serving.build(running.options, "built", paths)
+    running.client.delete_collection("built")
 
 
 def test_a_node_dies_under_load_and_nothing_acknowledged_is_lost(running: Running) -> None:
