@@ -33,7 +33,6 @@ from closeby.service.inputs import Inputs, PointBatch
 from closeby.service.manifest import FileEntry, SegmentEntry
 from closeby.service.partitions import partition_of
 from closeby.service.points_file import Names, PointsFile, Seqs
-from closeby.service.sealed_files import SealedFiles
 from closeby.service.sealing import Sealing, SealingEngine
 
 from .build_log import BuildLog, Interval
@@ -205,22 +204,23 @@ def seal(job: Job, asked: dict[str, Any]) -> dict[str, Any]:
         empty = make_engine(job.config, Sealing(directory, job.segment_points))
         assert isinstance(empty, SealingEngine)
         engine: Any = empty.restored(asked["parameters"] | own, settle=False)
-        files = SealedFiles(directory / "files", job.number)
+        files = directory / "files"
+        files.mkdir()
         names = _sealed_pieces(log, engine, asked["intervals"], directory)
         merge = engine.next_tier()
-        path = files.directory / f"segment-{2 * asked['number'] + 1:08}"
+        path = files / f"segment-{2 * asked['number'] + 1:08}"
         if merge is None:
             (piece,) = directory.glob("piece-*")
             piece.rename(path)
         else:
             merge.build(path)
         points = PointsFile.write(
-            files.directory / f"points-{2 * asked['number'] + 2:08}", names.seqs, [names]
+            files / f"points-{2 * asked['number'] + 2:08}", names.seqs, [names]
         )
-        entry = SegmentEntry(asked["number"], chunks, files.entry(path), files.entry(points.path))
+        entry = SegmentEntry(asked["number"], chunks, FileEntry.of(path), FileEntry.of(points.path))
         objects = SegmentStore(job.segments)
         for file in (entry.segment, entry.points):
-            objects.put(prefix_of(job.number, job.keys[asked["shard"]]), files.directory, file)
+            objects.put(prefix_of(job.number, job.keys[asked["shard"]]), files, file)
     return {"shard": asked["shard"], "entry": asdict(entry)}
 
 
