@@ -40,7 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
     scale.add_argument("--target-recall", type=float, default=0.95)
     stages = commands.add_parser("stages", help="what each step of a query costs")
     stages.add_argument("dataset", nargs="?", default="urls")
-    for command in (compare, scale, stages):
+    predictions = commands.add_parser(
+        "predictions", help="recall and memory as explain() tells them, beside what is measured"
+    )
+    predictions.add_argument("datasets", nargs="*", help="default: all that --data has")
+    for command in (compare, scale, stages, predictions):
         command.add_argument("--data", type=Path, help="folder of the data sets not shipped")
         command.add_argument("--limit", type=int, help="at most so many points")
         command.add_argument("--queries", type=int, default=1000)
@@ -131,6 +135,12 @@ def _stages(options: argparse.Namespace) -> int:
     return stages.main(options, _task(options, options.dataset, options.limit))
 
 
+def _predictions(options: argparse.Namespace) -> int:
+    from . import predictions
+
+    return predictions.main(options)
+
+
 def _draw(options: argparse.Namespace) -> int:
     for path in options.results:
         _show(json.loads(path.read_text()), path)
@@ -148,6 +158,7 @@ _COMMANDS = {
     "compare": _compare,
     "scale": _scale,
     "stages": _stages,
+    "predictions": _predictions,
     "draw": _draw,
     "page": _page,
 }

@@ -48,7 +48,7 @@ def recall(truth: Any, found: Any, threshold: float | None) -> float | None:
 
 def measure(index: Any, queries: Any, truth: Any, threshold: float | None) -> dict[str, Any]:
     """Microseconds of processor time for a call with one query, and recall."""
-    from closeby.index.segment import rows_of
+    from closeby.index.alive_points import rows_of
 
     rows = [rows_of(queries, [i]) for i in range(len(queries))]
     least, found = [float("inf")] * len(rows), []
@@ -64,11 +64,11 @@ def measure(index: Any, queries: Any, truth: Any, threshold: float | None) -> di
 
 def laid_out(option: Any, points: Any, config: dict[str, Any]) -> Any:
     """An engine over all points, as a server would have it."""
+    from closeby.index.alive_points import rows_of
     from closeby.index.baselines import RebuiltIndex
     from closeby.index.baselines.rebuilt import STRUCTURE_FROM, TAIL, TAIL_SHARE
     from closeby.index.pilots import first_of
     from closeby.index.predictions import SEGMENT_POINTS
-    from closeby.index.segment import rows_of
     from closeby.service.engines import ENGINES
 
     kind = ENGINES[option.index]
@@ -95,9 +95,9 @@ def compare(name: str, data: Path, limit: int, queries: int) -> dict[str, Any]:
     """Prediction and measurement of every engine on one data set."""
     import numpy as np
     from closeby.index import FlatIndex
+    from closeby.index.alive_points import rows_of
     from closeby.index.planner import SAMPLE, plan
     from closeby.index.predictions import FEW_NEAR
-    from closeby.index.segment import rows_of
 
     from . import datasets
 

@@ -39,6 +39,11 @@ Shapes: TypeAlias = dict[str, tuple[npt.DTypeLike, tuple[int, ...]]]
 """Type and shape of each array of a file, by name."""
 
 
+def bytes_of(shapes: Shapes) -> int:
+    """Bytes that arrays of these types and shapes take."""
+    return sum(math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in shapes.values())
+
+
 def write_arrays(path: Path, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
     """Write a file of arrays; it appears under its name complete or not at all.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .alive_points import JoinedPoints
 from .batches import Batch, FloatArray, Int64Array, SetBatch, SparseBatch, is_sparse
 from .engine import (
     Metric,
@@ -28,7 +29,6 @@ from .flat_segments import (
     features_of,
     open_flat_segment,
 )
-from .segment import JoinedPoints
 from .segments import Merge, Sealed, Segments
 from .topk import merge_topk
 

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .abandon import checkpoint
+from .alive_points import AlivePoints, JoinedPoints, rows_of
 from .batches import Batch, Int64Array, SetBatch, SparseBatch
 from .buffers import marked
 from .files import ArrayFileWriter, Shapes, check_offsets, read_arrays, unusable_is_corrupt
+from .places import Places
 from .points import Points, PointsView
-from .segment import AlivePoints, JoinedPoints, Places, rows_of
 
 __all__ = [
     "FlatSegment",

@@ -20,11 +20,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from . import _native
+from .calibration import Calibration
 from .engine import Metric
 from .errors import InvalidInputError
+from .files import bytes_of
 from .minhash import MinHashFamily, Scheme
+from .mutable_segment import MutableSegment
 from .projection import SignedRandomProjection
-from .segment import MutableSegment, Segment
+from .segment import Segment
 from .segmented import DEFAULT_EXPECTED_POINTS, MAX_TABLES, MIN_CANDIDATES, SegmentedIndex
 from .selectors import GroupTests, Selector
 from .tuning import (
@@ -45,8 +48,6 @@ from .tuning import (
 )
 
 DEFAULT_CAPACITY = 65_536
-# An id, and the mark of a removed point.
-ID_BYTES = 8.125
 # A sealed segment puts similar points into the same cells; in order of arrival each neighbour lies
 # in a cell of its own, among others that resemble the query by chance.
 MIN_CELLS, MIN_CELLS_AS_ARRIVED = 64, 192
@@ -170,8 +171,10 @@ class FlinngIndex(SegmentedIndex):
     def explain(self) -> dict[str, Any]:
         """What the index chose and promises, in words and numbers."""
         per_point = group_bytes(self.expected_points, self.tables) + self.sketch_bits / 8
+        if self._shape(self.expected_points) is not None:
+            per_point += bytes_of(Calibration.shapes()) / self.expected_points
         return self._explain_choices() | {
-            "predicted_bytes_per_point": round(per_point + ID_BYTES, 1),
+            "predicted_bytes_per_point": round(per_point + self._fixed_bytes(), 1),
             "predicted_us": round(self._predicted_us(), 1),
             "why": (
                 f"{self.tables} group tests find neighbours of {self.metric} similarity "

@@ -17,13 +17,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from .engine import Metric
 from .errors import InvalidInputError
 from .minhash import MinHashFamily, Scheme
+from .mutable_segment import MutableSegment
 from .projection import SignedRandomProjection
-from .segment import MutableSegment, Segment
+from .segment import Segment
 from .segmented import DEFAULT_EXPECTED_POINTS, MAX_TABLES, MIN_CANDIDATES, SegmentedIndex
 from .selectors import Postings, Selector
 from .tuning import (
@@ -148,10 +147,11 @@ class LshIndex(SegmentedIndex):
         )
 
     def _shape(self, points: int) -> PostingsShape | None:
-        shape = postings_shape(points)
-        if shape is None or self.metric == "jaccard":
-            return shape
-        return PostingsShape(min(shape.range_bits, self.K))  # a key has no more bits
+        return postings_shape(points, self._key_length)
+
+    @property
+    def _key_length(self) -> int:
+        return 32 if self.metric == "jaccard" else self.K
 
     def _key_probability(self, shape: PostingsShape) -> float:
         """s: probability that a neighbour at the threshold shares a bucket of one table."""
@@ -168,8 +168,13 @@ class LshIndex(SegmentedIndex):
         sealed: bool,  # noqa: ARG002
     ) -> Effort:
         assert isinstance(selector, Postings)
+        return Effort(self._least_breadth(selector, target), max(MIN_CANDIDATES, 4 * k))
+
+    def _least_breadth(self, selector: Selector, target: float) -> int:
+        """Tables that find neighbours at the threshold itself, not on average."""
+        assert isinstance(selector, Postings)
         wanted = postings_tables_for(self._key_probability(selector.shape), target)
-        return Effort(min(self.tables, wanted), max(MIN_CANDIDATES, 4 * k))
+        return min(self.tables, wanted)
 
     def _recall_for(self, points: int, selector: Selector, breadth: int) -> float:  # noqa: ARG002
         assert isinstance(selector, Postings)
@@ -180,13 +185,15 @@ class LshIndex(SegmentedIndex):
     def explain(self) -> dict[str, Any]:
         """What the index chose and promises, in words and numbers.
 
-        ``bytes_per_point`` is for one segment of the expected points, without features;
+        ``predicted_bytes_per_point`` is for one segment of the expected points, without features;
         ``expected_candidates`` what a query like the stored points meets in the tables there are.
         """
-        postings = postings_bytes(self.expected_points, self.tables)
+        postings = postings_bytes(self.expected_points, self.tables, self._key_length)
         choices = self._explain_choices()
         return choices | {
-            "bytes_per_point": round(postings + self.sketch_bits / 8 + 8.125, 1),
+            "predicted_bytes_per_point": round(
+                postings + self.sketch_bits / 8 + self._fixed_bytes(), 1
+            ),
             "expected_candidates": round(
                 sum(segment["expected_candidates"] for segment in choices["segments"])
             ),
@@ -205,11 +212,5 @@ class LshIndex(SegmentedIndex):
             "tables": effort.breadth if postings else None,
             "expected_candidates": float(len(segment))
             if postings is None
-            else min(float(len(segment)), _mates(postings) * effort.breadth),
+            else postings.scanned(effort.breadth, len(segment)),
         }
-
-
-def _mates(postings: Postings) -> float:
-    """Points in the bucket of a stored point, on average, by a few of the tables."""
-    sizes = np.diff(postings.offsets[:4].astype(np.int64), axis=1).astype(np.float64)
-    return float((sizes**2).sum() / max(1.0, sizes.sum()))

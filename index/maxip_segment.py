@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _maxip
+from .alive_points import AlivePoints, JoinedPoints, rows_of
 from .batches import Batch, FloatArray, Int64Array
 from .buffers import Column, marked
 from .files import read_arrays, unusable_is_corrupt, write_arrays
 from .maxip_effort import Calibration, calibrate
 from .maxip_lists import ByteRows, CodeSet, Lists, MaxIPEffort, longest_norm
-from .segment import AlivePoints, JoinedPoints, rows_of
 
 KIND = "maxip-segment"
 _QUERIES_AT_ONCE = 256

@@ -16,10 +16,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from .alive_points import rows_of
 from .baselines.curve import count_found
 from .batches import Batch, FloatArray, SetBatch
 from .engine import Engine
-from .segment import rows_of
 from .topk import merge_topk
 
 Clock: TypeAlias = Callable[[], float]

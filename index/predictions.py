@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from .alive_points import rows_of
 from .baselines import BinaryHnswIndex, BinaryIvfIndex, HnswIndex, IvfIndex, RebuiltIndex
 from .baselines.rebuilt import STRUCTURE_FROM, TAIL, TAIL_SHARE
 from .batches import Batch, FloatArray, SetBatch
@@ -39,7 +40,6 @@ from .pilots import (
     try_engine,
 )
 from .points import Points
-from .segment import rows_of
 from .tuning import cells_for, group_bytes, recall_of
 
 # Points of a sealed segment's pilot, and queries beside them.

@@ -20,19 +20,20 @@ import numpy.typing as npt
 
 from . import _native
 from .abandon import checkpoint
-from .batches import Batch, FloatArray, Int64Array, SetBatch, SparseBatch
-from .buffers import Column, feature_column
+from .alive_points import AlivePoints, JoinedPoints, rows_of
+from .batches import Batch, FloatArray, Int64Array, SetBatch
 from .calibration import SAMPLE
 from .files import Shapes
+from .marks import is_dead, mark_dead
 from .minhash import MinHashFamily, UInt8Array, UInt32Array
+from .places import Places
 from .projection import SignedRandomProjection
-from .selectors import Arrays, GroupTests, Selector, selector_of, selector_shapes
+from .recall_sample import LEAST_POINTS, RecallSample, asked_of
+from .selectors import Arrays, Selector, selector_of, selector_shapes
 from .tuning import Effort, GroupShape, Shape
 
 Family: TypeAlias = MinHashFamily | SignedRandomProjection
 
-# Ids so close together that a table over their range is smaller than a sorted order.
-DENSE_IDS = 2
 HASH_BLOCK = 16_384  # points hashed at a time: bounds the memory of their MinHash values
 # Where a query's elements lie in its hash table; answers do not depend on it.
 SALT = secrets.randbits(64)
@@ -63,81 +64,25 @@ class HashedQueries:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def take(self, rows: Int64Array) -> HashedQueries:
+        """Some of the queries."""
+        features = rows_of(self.features, rows)
+        return HashedQueries(features, self.keys[rows], self.sketches[rows], self.highest)
+
 
 def zeros(shapes: Shapes) -> Arrays:
     """Arrays of zeros in memory."""
     return {name: np.zeros(shape, dtype) for name, (dtype, shape) in shapes.items()}
 
 
+def spread(points: int, count: int) -> Int64Array:
+    """`count` places spread over those of so many points, rising, int64; repeated if there must."""
+    return np.linspace(0, points - 1, count).astype(np.int64)
+
+
 def split_sketches(sketches: UInt8Array) -> tuple[UInt8Array, UInt8Array]:
     """The parts in which segments hold sketches: the first 16 bytes, and the rest."""
     return sketches[:, : _native.COARSE_BYTES], sketches[:, _native.COARSE_BYTES :]
-
-
-def rows_of(features: Batch, rows: Int64Array) -> Batch:
-    """Chosen rows of a batch; of vectors the batch itself where all are chosen in order."""
-    if isinstance(features, SetBatch):
-        return features.take(rows)
-    if len(rows) == len(features) and np.array_equal(rows, np.arange(len(features))):
-        return features
-    return features[rows]
-
-
-@dataclass(frozen=True, eq=False)
-class AlivePoints:
-    """Points to merge: their ids, and their features when they are asked for.
-
-    Attributes:
-        ids: int64 (n,).
-        places: int64 (n,), what `take_places` calls them.
-        take_places: features at places.
-    """
-
-    ids: Int64Array
-    places: Int64Array
-    take_places: Callable[[Int64Array], Batch]
-
-    def take(self, rows: Int64Array) -> Batch:
-        """Features of the points with these numbers, 0 .. n."""
-        return self.take_places(self.places[rows])
-
-    @staticmethod
-    def of(ids: Int64Array, features: Batch) -> AlivePoints:
-        """Points that lie in a batch."""
-        return AlivePoints(ids, np.arange(len(ids)), partial(rows_of, features))
-
-
-class JoinedPoints:
-    """Several parts as one, without bringing their features together."""
-
-    def __init__(self, parts: Sequence[AlivePoints]) -> None:
-        self._parts = parts
-        self._starts = np.cumsum([0] + [len(part.ids) for part in parts])
-        self.ids: Int64Array = np.concatenate([part.ids for part in parts])
-
-    def take(self, rows: Int64Array) -> Batch:
-        """Features of the points with these numbers over all parts, in this order."""
-        owner = np.searchsorted(self._starts, rows, side="right") - 1
-        owners = np.unique(owner)
-        if len(owners) <= 1:
-            only = int(owners[0]) if len(owners) else 0
-            return self._parts[only].take(rows - self._starts[only])
-        grouped = np.argsort(owner, kind="stable")
-        taken = [self._parts[o].take(rows[owner == o] - self._starts[o]) for o in owners]
-        back = np.empty(len(rows), np.int64)
-        back[grouped] = np.arange(len(rows))
-        return rows_of(concat(taken), back)
-
-
-def concat(batches: Sequence[Batch]) -> Batch:
-    """All rows of batches of one kind, in order."""
-    if len(batches) == 1:
-        return batches[0]
-    if isinstance(batches[0], SparseBatch):
-        return SparseBatch.concat([rows for rows in batches if isinstance(rows, SparseBatch)])
-    if isinstance(batches[0], SetBatch):
-        return SetBatch.concat([rows for rows in batches if isinstance(rows, SetBatch)])
-    return np.concatenate([rows for rows in batches if not isinstance(rows, SetBatch)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,13 +108,18 @@ def _survey(points: JoinedPoints, order: Int64Array, family: Family) -> _Survey:
 
 
 def _write_block(
-    arrays: Arrays, start: int, block: Batch, family: Family, selector: Selector | None
+    arrays: Arrays,
+    start: int,
+    block: Batch,
+    family: Family,
+    selector: Selector | None,
+    held: Int64Array,
 ) -> None:
     stop = start + len(block)
     keys, sketches = family.hash(block)
     arrays["coarse"][start:stop], arrays["fine"][start:stop] = split_sketches(sketches)
     if selector is not None:
-        selector.insert(keys, start)
+        selector.insert(keys, start, held)
     if isinstance(block, SetBatch):
         base = int(arrays["indptr"][start])
         arrays["indptr"][start + 1 : stop + 1] = block.indptr[1:] + base
@@ -188,6 +138,7 @@ class Segment:
         sets: (indptr int64 (n + 1,), elements uint32 or uint64), or None.
         vectors: float32 (n, dim), or None.
         dead: uint8 (ceil(n / 8),), a bit for each removed point.
+        sample: what points of the segment find in it, or None.
     """
 
     def __init__(
@@ -207,6 +158,7 @@ class Segment:
         self.vectors = vectors
         self.dead = np.zeros(-(-len(ids) // 8), np.uint8) if dead is None else dead
         self.removed = int(np.bitwise_count(self.dead).sum())
+        self.sample: RecallSample | None = None
         self.path: Path | None = None  # the file that the arrays are mapped from, if one
         self.efforts: dict[tuple[int, float, int], Effort] = {}  # the engine's, by what is wanted
         self._places: Places | None = None
@@ -231,6 +183,8 @@ class Segment:
         family: Family,
         layout: Callable[[int], Shape | None],
         allocate: Callable[[Shapes], Arrays] = zeros,
+        *,
+        threshold: float,
     ) -> Segment:
         """Seal points: order them by similarity, hash them, fill the selector.
 
@@ -242,6 +196,7 @@ class Segment:
             family: hashes of the index.
             layout: the selector's shape, by the number of points.
             allocate: makes the segment's arrays, all zeros.
+            threshold: least similarity of the neighbours whose recall is measured.
         """
         source = JoinedPoints(points)
         by_id = np.argsort(source.ids, kind="stable")  # whatever the order of arrival was
@@ -254,6 +209,8 @@ class Segment:
             "fine": (np.uint8, (n, family.sketch_bits // 8 - _native.COARSE_BYTES)),
             "dead": (np.uint8, (-(-n // 8),)),
         } | selector_shapes(n, shape, family.tables)
+        if shape is not None and n >= LEAST_POINTS:
+            shapes |= RecallSample.shapes(n)
         if isinstance(family, MinHashFamily):
             shapes["indptr"] = (np.int64, (n + 1,))
             shapes["elements"] = (survey.element_type, (survey.elements,))
@@ -264,16 +221,22 @@ class Segment:
         arrays["ids"][:] = source.ids[order]
         group_size = shape.group_size if isinstance(shape, GroupShape) else 0
         selector = selector_of(arrays, group_size)
+        held = spread(n, asked_of(n))
         for start in range(0, n, HASH_BLOCK):
             checkpoint()
-            _write_block(
-                arrays, start, source.take(order[start : start + HASH_BLOCK]), family, selector
-            )
+            block = source.take(order[start : start + HASH_BLOCK])
+            _write_block(arrays, start, block, family, selector, held)
         checkpoint()
         if selector is not None:
             selector.finish()
-            sample = np.linspace(0, n - 1, SAMPLE).astype(np.int64)
-            selector.calibrate(family.hash(source.take(order[sample]))[0], sample, n)
+            asked = HashedQueries.of(source.take(order[held]), family)
+            few = spread(len(held), SAMPLE)
+            selector.calibrate(asked.keys[few], held[few], n)
+            sample = RecallSample.of_arrays(arrays)
+            if sample is not None:
+                view = partial(view_of, arrays, n)
+                ask_sample(sample, asked, held, view, selector, n, threshold)
+            selector.release(asked.keys, held)
         return cls.of_arrays(arrays, group_size)
 
     @classmethod
@@ -285,7 +248,9 @@ class Segment:
         # A copy of `dead`: removals mark it, and the arrays may lie in a file.
         dead = np.array(arrays["dead"])
         coarse, fine = arrays["coarse"], arrays["fine"]
-        return cls(arrays["ids"], coarse, fine, selector, sets, vectors, dead)
+        segment = cls(arrays["ids"], coarse, fine, selector, sets, vectors, dead)
+        segment.sample = RecallSample.of_arrays(arrays)
+        return segment
 
     @property
     def arrays(self) -> Arrays:
@@ -298,6 +263,8 @@ class Segment:
         }
         if self.selector is not None:
             named |= self.selector.arrays
+        if self.sample is not None:
+            named |= self.sample.arrays
         if self.sets is not None:
             named |= {"indptr": self.sets[0], "elements": self.sets[1]}
         if self.vectors is not None:
@@ -308,17 +275,17 @@ class Segment:
         self, queries: HashedQueries, effort: Effort, k: int, min_score: float
     ) -> tuple[Int64Array, FloatArray]:
         """The k best points of each query: ids int64 (q, k), scores float32 (q, k); -1 and NaN."""
-        return _search(self._view, queries, effort, k, min_score)
+        return search_view(self._view, queries, effort, k, min_score)
 
     def remove(self, ids: Int64Array) -> Int64Array:
         """Mark points as removed; the ids that were here, int64."""
         places, here = self._find(ids)
-        return _mark_dead(self, places[here], ids[here])
+        return mark_dead(self, places[here], ids[here])
 
     def contains(self, ids: Int64Array) -> npt.NDArray[np.bool_]:
         """Which ids are here and not removed, bool (n,)."""
         places, here = self._find(ids)
-        here[here] = ~_is_dead(self.dead, places[here])
+        here[here] = ~is_dead(self.dead, places[here])
         return here
 
     def _find(self, ids: Int64Array) -> tuple[Int64Array, npt.NDArray[np.bool_]]:
@@ -329,7 +296,7 @@ class Segment:
 
     def alive(self) -> AlivePoints:
         """The points that are not removed."""
-        places = np.flatnonzero(~_is_dead(self.dead, np.arange(len(self))))
+        places = np.flatnonzero(~is_dead(self.dead, np.arange(len(self))))
         return AlivePoints(self.ids[places], places, self._take)
 
     def _take(self, places: Int64Array) -> Batch:
@@ -340,7 +307,7 @@ class Segment:
 
     def dead_ids(self) -> Int64Array:
         """Ids of the removed points."""
-        return self.ids[_is_dead(self.dead, np.arange(len(self)))]
+        return self.ids[is_dead(self.dead, np.arange(len(self)))]
 
     @property
     def nbytes(self) -> dict[str, int]:
@@ -348,172 +315,70 @@ class Segment:
         features = self.vectors.nbytes if self.vectors is not None else 0
         if self.sets is not None:
             features = self.sets[0].nbytes + self.sets[1].nbytes
-        return _selector_bytes(self.selector) | {
+        return selector_bytes(self.selector, self.sample) | {
             "sketches": self.coarse.nbytes + self.fine.nbytes,
             "ids": self.ids.nbytes + self.dead.nbytes,
             "features": features,
         }
 
 
-class Places:
-    """Where in `ids` (unique, any order) each id is."""
-
-    def __init__(self, ids: Int64Array) -> None:
-        self._ids = ids
-        self._least, self._most = (int(ids.min()), int(ids.max())) if len(ids) else (0, -1)
-        self._table: npt.NDArray[np.int32] | None = None
-        self._by_id: Int64Array | None = None
-
-    def find(self, ids: Int64Array) -> tuple[Int64Array, npt.NDArray[np.bool_]]:
-        """Place of each id, int64 (n,), and whether it is here at all, bool (n,)."""
-        places = np.zeros(len(ids), np.int64)
-        here = (ids >= self._least) & (ids <= self._most)
-        # New ids are mostly above all known ones: then nothing is ever sorted.
-        if not here.any():
-            return places, here
-        if self._most - self._least < DENSE_IDS * len(self._ids):
-            table = self._dense_table()
-            places[here] = table[ids[here] - self._least]
-            here[here] = places[here] >= 0
-            return np.maximum(places, 0), here
-        if self._by_id is None:
-            self._by_id = np.argsort(self._ids, kind="stable").astype(np.int64)
-        ranks = np.searchsorted(self._ids, ids, sorter=self._by_id)
-        places = self._by_id[np.minimum(ranks, len(self._ids) - 1)]
-        return places, self._ids[places] == ids
-
-    def _dense_table(self) -> npt.NDArray[np.int32]:
-        if self._table is None:
-            table = np.full(self._most - self._least + 1, -1, np.int32)
-            table[self._ids - self._least] = np.arange(len(self._ids), dtype=np.int32)
-            self._table = table
-        return self._table
-
-
-class MutableSegment:
-    """Points in order of arrival, searchable at once; an insert sets one bit a table.
-
-    Where the selector of the layout cannot grow, every query scans all sketches.
-
-    Args:
-        family: hashes of the index.
-        capacity: how many points it can take before it must be sealed.
-        like: a batch of the kind of features that it will hold.
-        layout: the selector's shape, by the number of points.
-    """
-
-    def __init__(
-        self,
-        family: Family,
-        capacity: int,
-        like: Batch,
-        layout: Callable[[int], Shape | None],
-    ) -> None:
-        self.capacity = capacity
-        self._family = family
-        self._ids = Column(np.int64)
-        self._coarse = Column(np.uint8, (_native.COARSE_BYTES,))
-        self._fine = Column(np.uint8, (family.sketch_bits // 8 - _native.COARSE_BYTES,))
-        self._features = feature_column(like)
-        shape = layout(capacity)
-        self.selector: Selector | None = None
-        if isinstance(shape, GroupShape):
-            arrays = zeros(GroupTests.shapes(capacity, shape, family.tables))
-            self.selector = GroupTests(arrays["bitmaps"], shape.group_size)
-        self.dead = np.zeros(-(-capacity // 8), np.uint8)
-        self.removed = 0
-        self.efforts: dict[tuple[int, float, int], Effort] = {}
-        self._places: dict[int, int] = {}
-        self._publish()
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    @property
-    def shape(self) -> Shape | None:
-        """The parameters of the selector, if there is one."""
-        return self.selector.shape if self.selector is not None else None
-
-    @property
-    def ids(self) -> Int64Array:
-        """Ids in order of arrival, int64 (n,)."""
-        return self._ids.snapshot()
-
-    def append(
-        self, ids: Int64Array, features: Batch, keys: UInt32Array, sketches: UInt8Array
-    ) -> None:
-        """Add hashed points; at most ``capacity - len(self)``."""
-        first = len(self)
-        self._features.append(features)
-        coarse, fine = split_sketches(sketches)
-        self._coarse.append(coarse)
-        self._fine.append(fine)
-        if self.selector is not None:
-            self.selector.insert(keys, first)
-        self._ids.append(ids)
-        self._places.update(zip(ids.tolist(), range(first, first + len(ids)), strict=True))
-        self._publish()
-
-    def _publish(self) -> None:
-        """Let searches from now on see all points so far, with one assignment."""
-        features = self._features.snapshot()
-        sets = (features.indptr, features.indices) if isinstance(features, SetBatch) else None
-        vectors = None if isinstance(features, SetBatch) else features
-        self._view = _native.SegmentView(
-            (self._coarse.snapshot(), self._fine.snapshot()),
-            self._ids.snapshot(),
-            len(self._ids),
-            self.dead,
-            sets,
-            vectors,
-            **(self.selector.native() if self.selector is not None else {}),
-        )
-        self._view.any_dead = self.removed > 0
-
-    def search(
-        self, queries: HashedQueries, effort: Effort, k: int, min_score: float
-    ) -> tuple[Int64Array, FloatArray]:
-        """See :meth:`Segment.search`."""
-        return _search(self._view, queries, effort, k, min_score)
-
-    def remove(self, ids: Int64Array) -> Int64Array:
-        """See :meth:`Segment.remove`."""
-        places = np.array([self._places.pop(int(i), -1) for i in ids], np.int64)
-        return _mark_dead(self, places[places >= 0], ids[places >= 0])
-
-    def contains(self, ids: Int64Array) -> npt.NDArray[np.bool_]:
-        """Which ids are here and not removed, bool (n,)."""
-        return np.array([int(i) in self._places for i in ids], bool)
-
-    def alive(self) -> AlivePoints:
-        """See :meth:`Segment.alive`."""
-        places = np.flatnonzero(~_is_dead(self.dead, np.arange(len(self))))
-        features = self._features.snapshot()
-        return AlivePoints(self.ids[places], places, partial(rows_of, features))
-
-    def dead_ids(self) -> Int64Array:
-        """Ids of the removed points."""
-        return self.ids[_is_dead(self.dead, np.arange(len(self)))]
-
-    @property
-    def nbytes(self) -> dict[str, int]:
-        """See :attr:`Segment.nbytes`."""
-        return _selector_bytes(self.selector) | {
-            "sketches": self._coarse.nbytes + self._fine.nbytes,
-            "ids": self._ids.nbytes + self.dead.nbytes,
-            "features": self._features.nbytes,
-        }
-
-
-def _selector_bytes(selector: Selector | None) -> dict[str, int]:
+def selector_bytes(selector: Selector | None, sample: RecallSample | None) -> dict[str, int]:
+    """Bytes of a selector and of what is known of it, by what they are called."""
     if selector is None:
         return {}
-    return {selector.part: sum(array.nbytes for array in selector.arrays.values())}
+    arrays = selector.arrays | (sample.arrays if sample is not None else {})
+    return {selector.part: sum(array.nbytes for array in arrays.values())}
 
 
-def _search(
+def view_of(
+    arrays: Arrays, points: int, dead: UInt8Array, selector: Selector | None
+) -> _native.SegmentView:
+    """The first points of a segment's arrays as kernels see them; all are scanned without one."""
+    sets = (arrays["indptr"], arrays["elements"]) if "indptr" in arrays else None
+    selected = selector.native() if selector is not None else {}
+    sketches = (arrays["coarse"], arrays["fine"])
+    return _native.SegmentView(
+        sketches, arrays["ids"], points, dead, sets, arrays.get("vectors"), **selected
+    )
+
+
+def ask_sample(
+    sample: RecallSample,
+    asked: HashedQueries,
+    places: Int64Array,
+    view: Callable[[UInt8Array, Selector | None], _native.SegmentView],
+    selector: Selector,
+    points: int,
+    threshold: float,
+) -> None:
+    """Fill a recall sample.
+
+    Args:
+        sample: to be filled.
+        asked: some of the points.
+        places: int64, where they lie: they are hidden from each other, and from themselves.
+        view: what is searched, by the marks of removed points and the selector.
+        selector: of the segment.
+        points: how many there are.
+        threshold: least similarity of the neighbours that are looked for.
+    """
+    dead = np.zeros(-(-points // 8), np.uint8)
+    np.bitwise_or.at(dead, places >> 3, (1 << (places & 7)).astype(np.uint8))
+    everything = partial(_search_any, view(dead, None))
+    selected = partial(_search_any, view(dead, selector))
+    sample.ask(asked, everything, selected, selector.ladder(points), points, threshold)
+
+
+def _search_any(
+    view: _native.SegmentView, queries: HashedQueries, effort: Effort, k: int
+) -> tuple[Int64Array, FloatArray]:
+    return search_view(view, queries, effort, k, float("-inf"))
+
+
+def search_view(
     view: _native.SegmentView, queries: HashedQueries, effort: Effort, k: int, min_score: float
 ) -> tuple[Int64Array, FloatArray]:
+    """The k best points of a view: ids int64 (q, k), scores float32 (q, k); -1 and NaN."""
     features = queries.features
     candidates = max(effort.candidates, k)
     if isinstance(features, SetBatch):
@@ -539,18 +404,3 @@ def _search(
         min_score,
         queries.highest,
     )
-
-
-def _is_dead(dead: UInt8Array, places: Int64Array) -> npt.NDArray[np.bool_]:
-    return np.asarray(dead[places >> 3] >> (places & 7).astype(np.uint8) & 1, bool)
-
-
-def _mark_dead(
-    segment: Segment | MutableSegment, places: Int64Array, ids: Int64Array
-) -> Int64Array:
-    fresh = ~_is_dead(segment.dead, places)
-    places, ids = places[fresh], ids[fresh]
-    segment._view.any_dead = segment._view.any_dead or len(places) > 0
-    np.bitwise_or.at(segment.dead, places >> 3, (1 << (places & 7)).astype(np.uint8))
-    segment.removed += len(places)
-    return ids

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from .alive_points import AlivePoints
 from .batches import Batch, Int64Array
 from .errors import CorruptFileError
 from .files import ArrayFileWriter, Shapes, read_arrays, unusable_is_corrupt
-from .segment import AlivePoints, Family, MutableSegment, Segment
+from .mutable_segment import MutableSegment
+from .segment import Family, Segment
 from .selectors import Arrays
 from .tuning import GroupShape, Shape
 
@@ -32,14 +34,16 @@ class HashedSegments:
     Attributes:
         family: hashes of the index.
         layout: the selector's shape, by the number of points.
+        threshold: least similarity of the neighbours whose recall is measured.
     """
 
     family: Family
     layout: Layout
+    threshold: float
 
     def mutable(self, capacity: int, like: Batch) -> MutableSegment:
         """An empty segment for so many points."""
-        return MutableSegment(self.family, capacity, like, self.layout)
+        return MutableSegment(self.family, capacity, like, self.layout, self.threshold)
 
     def append(self, segment: MutableSegment, ids: Int64Array, features: Batch) -> None:
         """Hash points and add them."""
@@ -48,8 +52,8 @@ class HashedSegments:
     def seal(self, parts: Sequence[AlivePoints], path: Path | None) -> Segment:
         """All points in a sealed segment."""
         if path is not None:
-            return write_segment(path, parts, self.family, self.layout)
-        return Segment.build(parts, self.family, self.layout)
+            return write_segment(path, parts, self.family, self.layout, self.threshold)
+        return Segment.build(parts, self.family, self.layout, threshold=self.threshold)
 
     def open(self, path: Path) -> Segment:
         """Map a file that was sealed with the same hashes."""
@@ -61,6 +65,7 @@ def write_segment(
     points: Sequence[AlivePoints],
     family: Family,
     layout: Layout,
+    threshold: float,
 ) -> Segment:
     """Seal points into a file, which is durable on return, and map it.
 
@@ -85,7 +90,7 @@ def write_segment(
         return writer.arrays
 
     try:
-        Segment.build(points, family, layout, allocate)
+        Segment.build(points, family, layout, allocate, threshold=threshold)
         assert writer is not None
         writer.publish()
     finally:

@@ -15,23 +15,28 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from .advice import Evidence, advise
 from .batches import Batch, FloatArray, Int64Array, SetBatch
 from .engine import Metric, check_batch, check_ids, check_k, check_metric, smallest_hit
 from .errors import InvalidInputError
-from .files import read_arrays, unusable_is_corrupt, write_arrays
+from .files import bytes_of, read_arrays, unusable_is_corrupt, write_arrays
 from .minhash import SCHEMES, MinHashFamily, Scheme
+from .mutable_segment import MutableSegment
 from .projection import SignedRandomProjection
-from .segment import HASH_BLOCK, Family, HashedQueries, MutableSegment, Segment
+from .recall_sample import LEAST_NEIGHBOURS, LEAST_POINTS, WANTED, RecallSample
+from .segment import HASH_BLOCK, Family, HashedQueries, Segment
 from .segment_files import HashedSegments, open_segment
 from .segments import Merge, Sealed, Segments, part
 from .selectors import Selector
 from .topk import merge_topk
-from .tuning import Effort, GroupShape, Shape, check_target
+from .tuning import Effort, GroupShape, Shape, check_target, rerank_ns
 
 DEFAULT_THRESHOLD = {"jaccard": 0.5, "cosine": 0.8}
 DEFAULT_EXPECTED_POINTS = 1_000_000
 MAX_TABLES = 1_024
 MIN_CANDIDATES = 100
+# An id, and the mark of a removed point.
+ID_BYTES = 8.125
 # Efforts remembered for a segment, by recall and number of hits wanted.
 MAX_EFFORTS = 256
 # One-permutation hashing is faster from so many elements a MinHash value on.
@@ -201,7 +206,7 @@ class SegmentedIndex(ABC):
             )
         self._family = family
         self._segments = Segments(
-            HashedSegments(family, self._shape),
+            HashedSegments(family, self._shape, self.threshold),
             self.capacity,
             settle=self._settle,
             directory=self._directory,
@@ -388,11 +393,39 @@ class SegmentedIndex(ABC):
         key = (len(segment), target, k)
         effort = segment.efforts.get(key)
         if effort is None:
-            sealed = isinstance(segment, Segment)
-            effort = self._effort_for(len(segment), segment.selector, target, k, sealed)
+            effort = self._new_effort(segment, segment.selector, target, k)
             if len(segment.efforts) < MAX_EFFORTS:
                 segment.efforts[key] = effort
         return effort
+
+    def _new_effort(
+        self, segment: Segment | MutableSegment, selector: Selector, target: float, k: int
+    ) -> Effort:
+        sample = self._sample_of(segment)
+        if sample is None:
+            sealed = isinstance(segment, Segment)
+            return self._effort_for(len(segment), selector, target, k, sealed)
+        asked = int(sample.points[0])
+        effort = sample.effort(
+            self.threshold,
+            target,
+            lambda effort: selector.cost(effort.breadth, asked) + rerank_ns(effort),
+        )
+        breadth = round(effort.breadth * selector.widened(len(segment) / asked))
+        breadth = max(breadth, self._least_breadth(selector, target))
+        breadth += selector.per_hit * max(0, k - WANTED)
+        return Effort(breadth, max(effort.candidates, 4 * k))
+
+    def _least_breadth(self, selector: Selector, target: float) -> int:  # noqa: ARG002
+        """What a query looks at, though its segment's sample found enough with less."""
+        return 1
+
+    def _sample_of(self, segment: Segment | MutableSegment) -> RecallSample | None:
+        """What points of the segment found, if there was enough to find."""
+        sample = segment.sample
+        if sample is None or sample.neighbours(self.threshold) < LEAST_NEIGHBOURS:
+            return None
+        return sample
 
     # --- describing ------------------------------------------------------------------------------
 
@@ -407,9 +440,20 @@ class SegmentedIndex(ABC):
             if segment.selector is None or not size:  # a writer is about to fill a new one
                 estimate += share
                 continue
-            breadth = self._effort(segment, target, 1).breadth
-            estimate += share * self._recall_for(size, segment.selector, breadth)
+            effort = self._effort(segment, target, WANTED)
+            sample = self._sample_of(segment)
+            if sample is None:
+                estimate += share * self._recall_for(size, segment.selector, effort.breadth)
+                continue
+            breadth = effort.breadth / segment.selector.widened(size / int(sample.points[0]))
+            estimate += share * sample.recall(self.threshold, breadth, effort.candidates)
         return min(1.0, estimate) if len(self) else 1.0
+
+    def _fixed_bytes(self) -> float:
+        """Bytes of each expected point whatever the engine: its id and mark, and what was asked."""
+        points = self.expected_points
+        asked = points >= LEAST_POINTS and self._shape(points) is not None
+        return ID_BYTES + (bytes_of(RecallSample.shapes(points)) / points if asked else 0.0)
 
     def _explain_choices(self) -> dict[str, Any]:
         return {
@@ -426,7 +470,34 @@ class SegmentedIndex(ABC):
             "seed": self.seed,
             "segments": [self._explain_segment(segment) for segment in self._searchable()],
             "nbytes": self.nbytes,
+            "advice": self._advice(),
         }
+
+    def _advice(self) -> dict[str, str]:
+        """Which engine suits the points, as far as they were asked."""
+        nearest, most, scanned, points = [], 0.0, 0.0, 0
+        for segment in self._searchable():
+            size = len(segment)
+            points += size
+            if segment.sample is not None:
+                nearest.append(segment.sample.scores)
+            sample = self._sample_of(segment)
+            most += size * (sample.most(self.threshold) if sample is not None else 1.0)
+            breadth = self._effort(segment, self.target_recall, WANTED).breadth
+            selector = segment.selector
+            scanned += size if selector is None else selector.scanned(breadth, size)
+        return advise(
+            Evidence(
+                self.kind,
+                self.metric,
+                self.threshold,
+                self.target_recall,
+                len(self),
+                np.concatenate(nearest) if nearest else np.zeros((0, WANTED), np.float32),
+                most / max(1, points),
+                scanned / max(1, points),
+            )
+        )
 
     def _explain_segment(self, segment: Segment | MutableSegment) -> dict[str, Any]:
         return {
@@ -434,6 +505,7 @@ class SegmentedIndex(ABC):
             "removed": segment.removed,
             "sealed": isinstance(segment, Segment),
             "candidates": self._effort(segment, self.target_recall, 10).candidates,
+            "neighbours_found": segment.sample.neighbours(self.threshold) if segment.sample else 0,
         }
 
     @property

@@ -24,8 +24,9 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from .alive_points import AlivePoints, JoinedPoints
 from .batches import Batch, Int64Array, SetBatch
-from .segment import HASH_BLOCK, AlivePoints, JoinedPoints
+from .segment import HASH_BLOCK
 
 
 class AnySegment(Protocol):

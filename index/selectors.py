@@ -20,9 +20,20 @@ from .batches import Int64Array
 from .calibration import Calibration
 from .files import Shapes
 from .minhash import UInt8Array, UInt32Array
-from .tuning import GroupShape, PostingsShape, Shape
+from .tuning import (
+    CANDIDATE_COST,
+    CELL_COST,
+    SCAN_COST,
+    TABLE_COST,
+    GroupShape,
+    PostingsShape,
+    Shape,
+)
 
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
+
+# What a recall sample tries. Beyond so many cells, comparing their sketches takes most of a query.
+LEAST_CELLS, MOST_CELLS = 8, 4_096
 
 
 class Selector(Protocol):
@@ -30,9 +41,11 @@ class Selector(Protocol):
 
     Attributes:
         part: what its memory is called in ``nbytes``.
+        per_hit: how much farther to look for one more hit.
     """
 
     part: ClassVar[str]
+    per_hit: ClassVar[int]
 
     @property
     def shape(self) -> Shape:
@@ -49,8 +62,15 @@ class Selector(Protocol):
         """Its arrays by name."""
         ...
 
-    def insert(self, keys: UInt32Array, first: int) -> None:
-        """Take the keys, uint32 (n, tables), of points first .. first + n."""
+    def insert(self, keys: UInt32Array, first: int, held: Int64Array | None = None) -> None:
+        """Take the keys, uint32 (n, tables), of points first .. first + n.
+
+        held: places, rising, of points that are to be held out where that makes a difference.
+        """
+        ...
+
+    def release(self, keys: UInt32Array, held: Int64Array) -> None:
+        """Take the points that were held out: their keys, and places as they were named before."""
         ...
 
     def finish(self) -> None:
@@ -62,6 +82,22 @@ class Selector(Protocol):
 
         After :meth:`finish`, if the selector was made with room for it.
         """
+        ...
+
+    def ladder(self, points: int) -> Int64Array:
+        """How far queries may look, int64 (at most 16,), rising: what a recall sample tries."""
+        ...
+
+    def cost(self, breadth: int, points: int) -> float:
+        """Expected ns of what a query looks at beyond the selector itself."""
+        ...
+
+    def scanned(self, breadth: int, points: int) -> float:
+        """Expected number of points whose sketches a query compares."""
+        ...
+
+    def widened(self, growth: float) -> float:
+        """How many times as far to look when there are `growth` times as many points."""
         ...
 
     def native(self) -> dict[str, Any]:
@@ -79,6 +115,7 @@ class GroupTests:
     """
 
     part: ClassVar[str] = "bitmaps"
+    per_hit: ClassVar[int] = 2
 
     def __init__(
         self, bitmaps: UInt8Array, group_size: int, calibration: Calibration | None = None
@@ -103,9 +140,23 @@ class GroupTests:
         calibration = self.calibration.arrays if self.calibration is not None else {}
         return {"bitmaps": self.bitmaps} | calibration
 
-    def insert(self, keys: UInt32Array, first: int) -> None:
+    def insert(self, keys: UInt32Array, first: int, held: Int64Array | None = None) -> None:
         """Set one bit a point and table."""
+        start = 0
+        if held is not None:
+            inside = held[(held >= first) & (held < first + len(keys))] - first
+            for place in inside.tolist():
+                self._insert(keys[start:place], first + start)
+                start = place + 1
+        self._insert(keys[start:], first + start)
+
+    def _insert(self, keys: UInt32Array, first: int) -> None:
         _native.insert_into_groups(self.bitmaps, keys, first, self.shape.group_size)
+
+    def release(self, keys: UInt32Array, held: Int64Array) -> None:
+        """See :class:`Selector`."""
+        for row, place in enumerate(held.tolist()):
+            self._insert(keys[row : row + 1], place)
 
     def finish(self) -> None:
         """Nothing is left to do."""
@@ -115,6 +166,23 @@ class GroupTests:
         if self.calibration is not None:
             size = self.shape.group_size
             self.calibration.measure(self.bitmaps, -(-points // size), keys, positions // size)
+
+    def ladder(self, points: int) -> Int64Array:
+        """See :class:`Selector`; numbers of cells, up to a half of all."""
+        most = max(LEAST_CELLS, min(MOST_CELLS, points // (2 * self.shape.group_size)))
+        return np.unique(np.minimum(LEAST_CELLS << np.arange(10, dtype=np.int64), most))
+
+    def cost(self, breadth: int, points: int) -> float:
+        """See :class:`Selector`."""
+        return breadth * CELL_COST + self.scanned(breadth, points) * SCAN_COST
+
+    def scanned(self, breadth: int, points: int) -> float:
+        """See :class:`Selector`."""
+        return float(min(points, breadth * self.shape.group_size))
+
+    def widened(self, growth: float) -> float:
+        """See :class:`Selector`: in as large a share of the cells."""
+        return growth
 
     def native(self) -> dict[str, Any]:
         """See :class:`Selector`."""
@@ -131,6 +199,7 @@ class Postings:
     """
 
     part: ClassVar[str] = "postings"
+    per_hit: ClassVar[int] = 0
 
     def __init__(self, offsets: UInt32Array, positions: UInt32Array) -> None:
         self.offsets = offsets
@@ -151,9 +220,17 @@ class Postings:
         """See :class:`Selector`."""
         return {"offsets": self.offsets, "positions": self.positions}
 
-    def insert(self, keys: UInt32Array, first: int) -> None:
-        """Keep the keys until all points are there."""
+    def insert(
+        self,
+        keys: UInt32Array,
+        first: int,
+        held: Int64Array | None = None,  # noqa: ARG002
+    ) -> None:
+        """Keep the keys until all points are there; a point in a bucket is no help to others."""
         self.positions[:, first : first + len(keys)] = keys.T
+
+    def release(self, keys: UInt32Array, held: Int64Array) -> None:
+        """Nothing was held out."""
 
     def finish(self) -> None:
         """Sort the points of each table by bucket."""
@@ -161,6 +238,25 @@ class Postings:
 
     def calibrate(self, keys: UInt32Array, positions: Int64Array, points: int) -> None:
         """Postings do what the formulas say: points that share no key are never met."""
+
+    def ladder(self, points: int) -> Int64Array:  # noqa: ARG002
+        """See :class:`Selector`; numbers of tables, up to all."""
+        steps = self.tables / 2 ** (np.arange(15, -1, -1) / 2)
+        return np.unique(np.ceil(steps).astype(np.int64))
+
+    def cost(self, breadth: int, points: int) -> float:
+        """See :class:`Selector`."""
+        return breadth * TABLE_COST + self.scanned(breadth, points) * CANDIDATE_COST
+
+    def scanned(self, breadth: int, points: int) -> float:
+        """See :class:`Selector`; as many as share a bucket with a stored point, on average."""
+        sizes = np.diff(self.offsets[:4].astype(np.int64), axis=1).astype(np.float64)
+        mates = float((sizes**2).sum() / max(1.0, sizes.sum()))
+        return min(float(points), mates * breadth)
+
+    def widened(self, growth: float) -> float:  # noqa: ARG002
+        """See :class:`Selector`: a neighbour shares as many buckets as before."""
+        return 1.0
 
     def native(self) -> dict[str, Any]:
         """See :class:`Selector`."""

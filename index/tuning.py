@@ -130,6 +130,11 @@ def query_us(
     return tests / 1e3, scan / 1e3
 
 
+def rerank_ns(effort: Effort) -> float:
+    """Expected ns for telling the best candidates by whole sketches, and comparing them exactly."""
+    return effort.candidates * (6 * SHORTLIST_COST + COMPARED_SHARE * COMPARED_COST)
+
+
 def neighbour_similarities(threshold: float) -> tuple[float, ...]:
     """Similarities for which recall is averaged: evenly from the threshold to 1.
 
@@ -236,11 +241,11 @@ class PostingsPlan:
     cost: float
 
 
-def postings_shape(points: int) -> PostingsShape | None:
-    """Buckets for a segment of so many points; None to scan all sketches."""
+def postings_shape(points: int, most_bits: int = 32) -> PostingsShape | None:
+    """Buckets for a segment of so many points, whose keys have so many bits; None to scan all."""
     if points < POSTINGS_FROM:
         return None
-    return PostingsShape(max(1, (points // BUCKET_LOAD).bit_length()))
+    return PostingsShape(min(most_bits, max(1, (points // BUCKET_LOAD).bit_length())))
 
 
 def postings_tables_for(s: float, target_recall: float) -> int:
@@ -255,9 +260,9 @@ def postings_recall(s: float, tables: int) -> float:
     return 1 - (1 - s) ** tables
 
 
-def postings_bytes(points: int, tables: int) -> float:
-    """Bytes of postings for each point of a segment of so many."""
-    shape = postings_shape(points)
+def postings_bytes(points: int, tables: int, most_bits: int = 32) -> float:
+    """Bytes of postings for each point of a segment of so many, whose keys have so many bits."""
+    shape = postings_shape(points, most_bits)
     return 0.0 if shape is None else tables * 4 * (1 + 2**shape.range_bits / points)
 
 

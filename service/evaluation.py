@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from closeby.index import FlatIndex, merge_topk
+from closeby.index.alive_points import concat
 from closeby.index.errors import InvalidInputError
-from closeby.index.segment import concat
 
 from .encoding import Features, decode_rows
 from .hits import Search

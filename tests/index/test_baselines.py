@@ -4,6 +4,7 @@ import faiss
 import numpy as np
 import pytest
 from closeby.index import FlatIndex
+from closeby.index.alive_points import rows_of
 from closeby.index.baselines import (
     BinaryFlatIndex,
     BinaryHnswIndex,
@@ -14,7 +15,6 @@ from closeby.index.baselines import (
 from closeby.index.baselines.rebuilt import STRUCTURE_FROM
 from closeby.index.batches import as_set_batch
 from closeby.index.errors import CorruptFileError, InvalidInputError
-from closeby.index.segment import rows_of
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule

@@ -218,7 +218,9 @@ def test_what_is_explained_is_what_is_there() -> None:
     index.add(points)
     explained = index.explain()
     own = {name: size for name, size in index.nbytes.items() if name != "features"}
-    assert explained["bytes_per_point"] == pytest.approx(sum(own.values()) / 20_000, rel=0.01)
+    assert explained["predicted_bytes_per_point"] == pytest.approx(
+        sum(own.values()) / 20_000, rel=0.01
+    )
     assert explained["predicted_recall"] >= 0.95
     assert explained["segments"][0]["tables"] == index.tables
     # Unrelated points: a query meets itself and, in each table, what agrees by chance.

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from closeby.index import MinHashFamily, SetBatch, as_set_batch, tuning
-from closeby.index.segment import AlivePoints, HashedQueries, JoinedPoints, MutableSegment, Segment
+from closeby.index.alive_points import AlivePoints, JoinedPoints
+from closeby.index.mutable_segment import MutableSegment
+from closeby.index.segment import HashedQueries, Segment
 from closeby.index.segment_files import HashedSegments
 from closeby.index.segments import Segments
 
@@ -23,7 +25,7 @@ def sets(start: int, stop: int) -> Any:
 
 
 def segments_of(points: int, *, settle: bool = True, capacity: int = 10) -> Segments:
-    segments = Segments(HashedSegments(FAMILY, LAYOUT), capacity, settle=settle)
+    segments = Segments(HashedSegments(FAMILY, LAYOUT, 0.5), capacity, settle=settle)
     if points:
         segments.append(np.arange(points), sets(0, points))
     return segments
@@ -174,7 +176,7 @@ def test_points_of_several_parts_are_taken_in_any_order() -> None:
 def test_a_sealed_segment_holds_its_points(scan_below: int) -> None:
     ids = np.random.default_rng(1).permutation(100).astype(np.int64) * 3
     batch = sets(0, 100)
-    segment = Segment.build([AlivePoints.of(ids, batch)], FAMILY, LAYOUT)
+    segment = Segment.build([AlivePoints.of(ids, batch)], FAMILY, LAYOUT, threshold=0.5)
     assert len(segment) == 100
     assert sorted(segment.ids.tolist()) == sorted(ids.tolist())
     assert (segment.shape is None) == (segment.selector is None) == (scan_below > 100)
@@ -196,7 +198,9 @@ def test_elements_above_32_bits_and_below(scan_below: int) -> None:
     """Elements are stored in 4 bytes where all of them fit, and come back the same."""
     for big in (2**32 - 1, 2**32, 2**64 - 1):
         batch = as_set_batch([[0, big], [big], [1, 2]])
-        segment = Segment.build([AlivePoints.of(np.arange(3), batch)], FAMILY, LAYOUT)
+        segment = Segment.build(
+            [AlivePoints.of(np.arange(3), batch)], FAMILY, LAYOUT, threshold=0.5
+        )
         alive = segment.alive()
         features = alive.take(np.argsort(alive.ids))
         assert isinstance(features, SetBatch)
@@ -210,7 +214,7 @@ def test_elements_above_32_bits_and_below(scan_below: int) -> None:
 
 
 def test_a_mutable_segment_is_searchable_after_every_point(scan_below: int) -> None:
-    segment = MutableSegment(FAMILY, 40, sets(0, 0), LAYOUT)
+    segment = MutableSegment(FAMILY, 40, sets(0, 0), LAYOUT, 0.5)
     assert len(segment) == 0
     for i in range(40):
         point = sets(i, i + 1)

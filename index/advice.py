@@ -1,0 +1,99 @@
+"""Whether an index is the right one for its points, as a sample of them tells.
+
+Group tests and LSH tables are for neighbours of high similarity among many points. On other data
+they must lose: then the advice names what to take instead, and the numbers that say so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .batches import FloatArray
+from .engine import Metric
+
+# Neighbours that are farther do not stand out from other points by the hashes that they share.
+FAR = {"jaccard": 0.3, "cosine": 0.7}
+# What to take for those: graphs need no threshold.
+GRAPH = {"jaccard": "binary_hnsw", "cosine": "hnsw"}
+# Below so many points comparing all, or all their sketches, is as quick as looking for some.
+FEW_POINTS = 50_000
+# A selector that leaves more than this share of the points to be scanned selects too little.
+MOST_SCANNED = 0.25
+# Recall may fall short of the target by so much.
+SLACK = 0.02
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of an index.
+
+    Attributes:
+        index: its engine.
+        metric, threshold, target_recall: of the index.
+        points: how many there are.
+        nearest: float32 (asked, 10), similarities of the nearest of points that were asked, NaN
+            where none is; no rows where none was asked.
+        recall: what the best effort that was tried gives.
+        scanned: share of the points whose sketches a query compares.
+    """
+
+    index: str
+    metric: Metric
+    threshold: float
+    target_recall: float
+    points: int
+    nearest: FloatArray
+    recall: float
+    scanned: float
+
+
+def advise(known: Evidence) -> dict[str, str]:
+    """``index``, which to take, and ``why``, in words and numbers."""
+    n = f"{known.points:,} points"
+    if known.points < FEW_POINTS and not _selects(known):
+        return {"index": "flat", "why": f"{n} are so few that comparing all of them is quick"}
+    if not len(known.nearest):
+        return {
+            "index": known.index,
+            "why": f"of {n} none was asked for its neighbours yet; sealed segments do that",
+        }
+    best = np.nan_to_num(known.nearest[:, 0], nan=0.0)
+    middle, near = float(np.median(best)), float((best >= known.threshold).mean())
+    seen = (
+        f"of {len(best):,} points that were asked, {near:.0%} have a neighbour at {known.metric} "
+        f"{known.threshold:g} or more, and the nearest of the middle one is at {middle:.2f}"
+    )
+    far = FAR[known.metric]
+    if middle < far and near < 0.5:
+        return {
+            "index": GRAPH[known.metric],
+            "why": f"{seen}: below {far:g} neighbours do not stand out from strangers. Keep "
+            f"{known.index} if only those at {known.threshold:g} matter, however few",
+        }
+    if known.recall < known.target_recall - SLACK:
+        other = "lsh" if known.index == "flinng" else GRAPH[known.metric]
+        return {
+            "index": other,
+            "why": f"{seen}; of those {known.recall:.3f} are found at most, and "
+            f"{known.target_recall:g} is wanted",
+        }
+    if known.scanned > MOST_SCANNED:
+        few = known.points < FEW_POINTS
+        other = "flat" if few else "lsh" if known.index == "flinng" else GRAPH[known.metric]
+        return {
+            "index": other,
+            "why": f"{seen}; to find {known.target_recall:g} of those, the sketches of "
+            f"{known.scanned:.0%} of {n} are compared: strangers are too much alike",
+        }
+    return {
+        "index": known.index,
+        "why": f"{seen}; {known.recall:.3f} of those can be found, {known.target_recall:g} by "
+        f"comparing the sketches of {known.scanned:.2%} of {n}",
+    }
+
+
+def _selects(known: Evidence) -> bool:
+    """Whether a query is spared most of the points, though they are few."""
+    return len(known.nearest) > 0 and known.scanned <= MOST_SCANNED
