@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from urllib.parse import quote
 
@@ -17,20 +15,20 @@ from .answers import (
     job_info,
     point,
     shared_results,
-    snapshot_of,
     too_many_rows,
 )
+from .engines import EngineOperations, Index
 from .errors import (
     ApiError,
     ConflictError,
     InvalidInputError,
 )
 from .faces import Operation
-from .flows import Flow, InFlight, Request, Response, Send, Task, exchange
+from .flows import Flow, InFlight, Request, Task, exchange
+from .gathering import Answers, Progress, Tally
+from .imports import ImportOperations, OnDuplicate
 from .inputs import (
     Ids,
-    OneSet,
-    OneVector,
     Payloads,
     PointLike,
     Row,
@@ -47,7 +45,6 @@ from .optimize import J, OptimizeOperations
 from .results import (
     CollectionInfo,
     DeleteResult,
-    Duplicate,
     JobInfo,
     JobState,
     Point,
@@ -55,30 +52,17 @@ from .results import (
     Points,
     QueryResult,
     QueryResults,
-    Snapshot,
     UpsertResult,
 )
 from .session import Session
+from .snapshots import SnapshotOperations
 from .splitting import latest_by_id, query_body, split, upsert_body
+from .values import OneSet, OneVector
 from .wire import encode
 
 C = TypeVar("C", bound="CollectionOperations[Any]", covariant=True)
 
 Metric: TypeAlias = Literal["jaccard", "cosine", "ip"]
-Index: TypeAlias = Literal[
-    "auto",
-    "flinng",
-    "lsh",
-    "maxip",
-    "flat",
-    "hnsw",
-    "ivf",
-    "binary_flat",
-    "binary_hnsw",
-    "binary_ivf",
-]
-OnDuplicate: TypeAlias = Literal["keep", "link", "skip", "reject"]
-Progress: TypeAlias = Callable[[int, "int | None"], object]
 
 _COLLECTIONS = "/v1/collections"
 
@@ -208,7 +192,9 @@ class ClientOperations(Generic[C, J]):
 # --- a collection --------------------------------------------------------------------------------
 
 
-class CollectionOperations(OptimizeOperations[J]):
+class CollectionOperations(
+    ImportOperations[J], EngineOperations[J], OptimizeOperations[J], SnapshotOperations
+):
     """What a client does with the points of one collection."""
 
     _job_type: type[J]
@@ -277,7 +263,7 @@ class CollectionOperations(OptimizeOperations[J]):
         inputs = {"texts": texts, "sequences": sequences, "sets": sets, "vectors": vectors}
         source = point_rows(ids, inputs, payloads, points)
         batching = self._session.batching
-        stored = _Tally(source.total, progress)
+        stored = Tally(source.total, progress)
         given = {"on_duplicate": on_duplicate, "threshold": threshold}
         options = encode(
             {name: value for name, value in given.items() if value is not None}, field="upsert"
@@ -383,7 +369,7 @@ class CollectionOperations(OptimizeOperations[J]):
         source = query_rows(inputs)
         options = _query_options(limit, threshold, target_recall, with_payload)
         batching = self._session.batching
-        answers = _Answers(source.total, progress)
+        answers = Answers(source.total, progress)
         yield InFlight(
             (
                 Task(self._query_part(source.column, part, options))
@@ -393,247 +379,6 @@ class CollectionOperations(OptimizeOperations[J]):
             answers.add,
         )
         return answers.in_order()
-
-    # --- engines ---------------------------------------------------------------------------------
-
-    @Operation
-    def plan(self, *, memory_bytes: int | None = None) -> Flow[dict[str, Any]]:
-        """Which engine suits the points that there are: a dictionary.
-
-        ``"index"`` is the one to take and ``"why"``; ``"options"`` what each would cost and find
-        (``us`` a query, ``bytes_per_point``, ``recall``), the best first; ``"engine"`` the one that
-        the collection has. ``memory_bytes`` bounds features and index together.
-        """
-        bound = "" if memory_bytes is None else f"?memory_bytes={int(memory_bytes)}"
-        response = yield from self._session.call("GET", f"{self._path}/plan{bound}", None)
-        return dict(self._session.read(response, "index", "options"))
-
-    @Operation
-    def evaluate(
-        self,
-        *,
-        sample: int | None = None,
-        queries: Sequence[Any] | None = None,
-        limit: int | None = None,
-        target_recall: float | None = None,
-        seed: int | None = None,
-    ) -> Flow[J]:
-        """Measure recall against exact search; the `Job` that does it.
-
-        It asks for ``sample`` points of the collection (200), or for the inputs of ``queries``.
-        The job's result has ``recall``, ``recall_near`` (of neighbours at the threshold),
-        ``recall_estimate`` and ``drift``, what was measured less what was estimated.
-        """
-        wanted = {
-            "sample": sample,
-            "queries": None if queries is None else list(queries),
-            "limit": limit,
-            "target_recall": target_recall,
-            "seed": seed,
-        }
-        return (yield from self._begin("evaluate", "/evaluate", wanted))
-
-    @Operation
-    def reindex(
-        self,
-        *,
-        index: Index | str | None = None,
-        index_params: Mapping[str, Any] | None = None,
-        target_recall: float | None = None,
-        threshold: float | None = None,
-    ) -> Flow[J]:
-        """Change engine or parameters; the `Job` that does it. Queries and writes go on meanwhile.
-
-        What is None stays. With ``index="auto"`` the collection is planned anew.
-        """
-        wanted = {
-            "index": index,
-            "index_params": None if index_params is None else dict(index_params),
-            "target_recall": target_recall,
-            "threshold": threshold,
-        }
-        return (yield from self._begin("reindex", ":reindex", wanted))
-
-    def _begin(self, name: str, where: str, wanted: Mapping[str, Any]) -> Flow[J]:
-        given = {key: value for key, value in wanted.items() if value is not None}
-        body = encode(given, field=name)
-        response = yield from self._session.call("POST", f"{self._path}{where}", body)
-        return self._job_type(self._session, self._session.read(response, "id", "state")["id"])
-
-    # --- imports ---------------------------------------------------------------------------------
-
-    @Operation
-    def import_file(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        on_server: bool = False,
-        format: str | None = None,  # noqa: A002
-        columns: Mapping[str, Any] | None = None,
-        on_error: Literal["skip", "stop"] = "skip",
-        on_duplicate: OnDuplicate | None = None,
-        threshold: float | None = None,
-        id_prefix: str | None = None,
-        progress: Callable[[int, int], object] | None = None,
-    ) -> Flow[J]:
-        """Import the points of a file; the `Job` that does it, to be waited for.
-
-        The file is uploaded as it is read, ``progress(sent, total)`` told of its bytes; with
-        ``on_server`` it is one of the server's, under its ``import_roots``. ``format`` is found by
-        name and content unless given; ``columns`` are options of it (``{"column": "body"}``).
-        A row that cannot be a point is left out and counted, or ends the job
-        (``on_error="stop"``). ``id_prefix`` is put before each id. With
-        ``on_duplicate`` points are tested against all earlier ones: near-duplicates of
-        ``threshold`` similarity at least are kept, linked, skipped, or end the job.
-
-        Raises InvalidInputError if the file cannot be read, ValidationError if it is not what it
-        says, NotFoundError without the collection, RateLimitedError if too many jobs are waiting.
-        """
-        options = {
-            "format": format,
-            "columns": columns,
-            "on_error": on_error,
-            "on_duplicate": on_duplicate,
-            "threshold": threshold,
-            "id_prefix": id_prefix,
-        }
-        wanted = {name: value for name, value in options.items() if value is not None}
-        where = f"{self._path}/imports"
-        if on_server:
-            body = encode({"path": os.fspath(path), **wanted}, field="import_file")
-            response = yield from self._session.call("POST", where, body)
-        else:
-            response = yield from self._upload(where, Path(path), wanted, progress)
-        return self._job_type(self._session, self._session.read(response, "id", "state")["id"])
-
-    def _upload(
-        self,
-        where: str,
-        path: Path,
-        options: Mapping[str, Any],
-        progress: Callable[[int, int], object] | None,
-    ) -> Flow[Response]:
-        # As parameters: strings as they are, the rest as JSON.
-        params = {
-            name: value if isinstance(value, str) else encode(value, field=name).decode()
-            for name, value in options.items()
-        }
-        try:
-            total = path.stat().st_size
-            path.open("rb").close()
-        except OSError as error:
-            raise InvalidInputError(f"{path}: {error.strerror}", field="path") from error
-        request = Request(
-            "POST",
-            where,
-            path,
-            {"filename": path.name, **params},
-            "application/octet-stream",
-            None if progress is None else lambda sent: progress(sent, total),
-        )
-        # Not repeated after a lost answer: that would import the file twice, to the same points.
-        response: Response = yield Send(request)
-        if response.status >= 400:
-            raise api_error(response)
-        return response
-
-    @Operation
-    def duplicates(
-        self,
-        threshold: float,
-        *,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002
-        keep: Literal["first", "last", "longest", "shortest"] = "first",
-        target_recall: float | None = None,
-        formats: Sequence[Literal["ndjson", "parquet"]] = ("ndjson",),
-    ) -> Flow[J]:
-        """Find all pairs of points whose similarity is ``threshold`` at least; the `Job` that does.
-
-        ``job.wait().result`` has the counts, ``job.rows()`` a row for each pair: ``a``, ``b``,
-        ``score``, and ``keep``, the point to keep of their cluster, by the rule ``keep``. Only
-        points whose payload has the values of ``filter``; ``target_recall`` is the share of the
-        pairs at the threshold that is to be found.
-
-        Raises NotFoundError without the collection, ValidationError for a value out of range.
-        """
-        asked = {
-            "threshold": threshold,
-            "filter": None if filter is None else dict(filter),
-            "keep": keep,
-            "target_recall": target_recall,
-            "formats": list(formats),
-        }
-        body = encode(
-            {name: value for name, value in asked.items() if value is not None}, field="duplicates"
-        )
-        response = yield from self._session.call("POST", f"{self._path}/duplicates", body)
-        return self._job_type(self._session, self._session.read(response, "id", "state")["id"])
-
-    # --- snapshots -------------------------------------------------------------------------------
-
-    @Operation
-    def snapshot(self) -> Flow[Snapshot]:
-        """Keep all points as they are at this moment, on the server; writes go on meanwhile.
-
-        Raises NotFoundError without the collection.
-        """
-        # Not repeated after a lost answer: that would make a second one.
-        response = yield Send(Request("POST", f"{self._path}/snapshots"))
-        if response.status >= 400:
-            raise api_error(response)
-        return snapshot_of(self._session.read(response, "name", "points"))
-
-    @Operation
-    def list_snapshots(self) -> Flow[list[Snapshot]]:
-        """The snapshots of the collection, oldest first, also after it was deleted."""
-        response = yield from self._session.call("GET", f"{self._path}/snapshots")
-        return [snapshot_of(one) for one in self._session.read(response, "snapshots")["snapshots"]]
-
-    @Operation
-    def download_snapshot(self, name: str) -> Flow[bytes]:
-        """The snapshot as the bytes of a file, to be kept elsewhere; they lie in memory.
-
-        Raises NotFoundError if there is none of that name.
-        """
-        response = yield from self._session.call("GET", self._snapshot(name))
-        return response.content
-
-    @Operation
-    def upload_snapshot(self, name: str, content: bytes) -> Flow[Snapshot]:
-        """Give the server a snapshot that was downloaded, here or from another server.
-
-        Raises ValidationError if it is damaged; then nothing changes.
-        """
-        response = yield from self._session.call(
-            "PUT", self._snapshot(name), content, media_type="application/octet-stream"
-        )
-        return snapshot_of(self._session.read(response, "name", "points"))
-
-    @Operation
-    def delete_snapshot(self, name: str) -> Flow[None]:
-        """Remove a snapshot. Raises NotFoundError if there is none of that name."""
-        yield from self._session.call("DELETE", self._snapshot(name))
-
-    @Operation
-    def restore_snapshot(
-        self, name: str, *, into: str | None = None, replace: bool = False
-    ) -> Flow[CollectionInfo]:
-        """Make a collection of a snapshot: ``into`` another name, or this collection again.
-
-        It is there once it is complete. Raises ConflictError if there is a collection of that name
-        and ``replace`` is false, NotFoundError without the snapshot, ValidationError if it is
-        damaged.
-        """
-        body = encode({"into": into, "replace": replace}, field="restore_snapshot")
-        response = yield Send(Request("POST", f"{self._snapshot(name)}/restore", body))
-        if response.status >= 400:
-            raise api_error(response)
-        return collection_info(self._session.read(response, "name", "count"))
-
-    def _snapshot(self, name: str) -> str:
-        if not isinstance(name, str) or name in ("", ".", ".."):
-            raise InvalidInputError(f"{name!r} is no name of a snapshot", field="name")
-        return f"{self._path}/snapshots/{quote(name, safe='')}"
 
     # --- parts of a call -------------------------------------------------------------------------
 
@@ -694,50 +439,6 @@ class CollectionOperations(OptimizeOperations[J]):
         body = encode({"ids": ids}, field="ids")
         response = yield from self._session.call("POST", f"{self._path}/{action}", body)
         return self._session.read(response, needed)
-
-
-class _Tally:
-    """Counts what the requests of an upsert have stored, and tells the caller."""
-
-    def __init__(self, total: int | None, progress: Progress | None) -> None:
-        self.count = 0
-        self.took_ms = 0.0
-        self.duplicates: list[Duplicate] = []
-        self._done = 0
-        self._total = total
-        self._progress = progress
-
-    def add(self, outcome: tuple[int, UpsertResult]) -> None:
-        rows, stored = outcome
-        self._done += rows
-        self.count += stored.upserted
-        self.took_ms += stored.took_ms
-        self.duplicates += stored.duplicates
-        if self._progress is not None:
-            self._progress(self._done, self._total)
-
-
-class _Answers:
-    """Gathers the results of a batch query, in whatever order they come."""
-
-    def __init__(self, total: int | None, progress: Progress | None) -> None:
-        self._results: dict[int, QueryResult] = {}
-        self._total = total
-        self._progress = progress
-
-    def add(self, outcome: list[tuple[int, QueryResult]]) -> None:
-        self._results.update(outcome)
-        if self._progress is not None:
-            self._progress(len(self._results), self._total)
-
-    def in_order(self) -> QueryResults:
-        results = [self._results[position] for position in sorted(self._results)]
-        known = [one.recall_estimate for one in results if one.recall_estimate is not None]
-        return QueryResults(
-            results,
-            sum(one.took_ms for one in results),
-            sum(known) / len(known) if known and len(known) == len(results) else None,
-        )
 
 
 def _path(name: str) -> str:

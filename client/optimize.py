@@ -9,10 +9,10 @@ from .answers import api_error
 from .errors import UnexpectedAnswerError
 from .faces import Operation
 from .flows import Flow, Request, Send
-from .inputs import OneVector, checked_id, encoded_vector
 from .jobs import JobOperations
 from .results import FrankWolfeResult, JobInfo, PointId, SelectResult
 from .session import Session
+from .values import OneVector, checked_id, encoded_vector
 from .wire import decode, encode
 
 J = TypeVar("J", bound=JobOperations, covariant=True)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 from closeby.client import InvalidInputError
-from closeby.client.inputs import checked_id, id_list, point_rows, query_rows
+from closeby.client.inputs import id_list, point_rows, query_rows
+from closeby.client.values import checked_id
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
