@@ -149,6 +149,11 @@ def test_a_higher_target_finds_no_less(
     assert found == sorted(found)
     assert estimates == sorted(estimates)
     assert all(estimate >= t - 1e-9 for estimate, t in zip(estimates, targets, strict=True))
+    # What is asked for with a query counts, whatever the index was built for.
+    lower = FlinngIndex(target_recall=0.5, tables=url_index.tables)
+    lower.add(urls)
+    assert recall(lower.search(queries, 10, 0.5, target_recall=0.95)[1], expected) >= 0.95
+    assert lower.recall_estimate(0.95) >= 0.95
 
 
 # --- answers -------------------------------------------------------------------------------------
