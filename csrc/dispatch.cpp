@@ -317,6 +317,57 @@ int64_t rerank_vectors(const Kernels& kernels, const float* vectors, int64_t dim
         });
 }
 
+namespace {
+
+// Summed in double in the order of the dimensions, as sparse_products does.
+template <typename Element>
+float sparse_product(const Element* indices, const float* values, int64_t size,
+                     const SparseRow& query) {
+    double sum = 0;
+    int64_t other = 0;
+    for (int64_t at = 0; at < size; ++at) {
+        const uint64_t dimension = indices[at];
+        while (other < query.size && query.indices[other] < dimension) ++other;
+        if (other == query.size) break;
+        if (query.indices[other] == dimension) {
+            sum += static_cast<double>(values[at]) * static_cast<double>(query.values[other]);
+        }
+    }
+    return static_cast<float>(sum);
+}
+
+}  // namespace
+
+int64_t rerank_sparse(const StoredSets& sets, const float* values, const SparseRow& query,
+                      const Candidates& candidates, int64_t* hits, float* scores) {
+    const auto size_of = [&](int64_t i) {
+        const int64_t at = candidates.positions[i];
+        return sets.indptr[at + 1] - sets.indptr[at];
+    };
+    return rerank(
+        candidates, hits, scores,
+        [&](int64_t begin, int64_t count) {
+            for (int64_t i = begin; i < begin + count; ++i) {
+                const int64_t first = sets.indptr[candidates.positions[i]];
+                const float* own = values + first;
+                scores[i] =
+                    sets.width == 4
+                        ? sparse_product(static_cast<const uint32_t*>(sets.elements) + first, own,
+                                         size_of(i), query)
+                        : sparse_product(static_cast<const uint64_t*>(sets.elements) + first, own,
+                                         size_of(i), query);
+            }
+        },
+        [&](int64_t begin, int64_t count) {
+            for (int64_t i = begin; i < begin + count; ++i) {
+                const int64_t first = sets.indptr[candidates.positions[i]];
+                fetch_bytes(static_cast<const char*>(sets.elements) + first * sets.width,
+                            size_of(i) * sets.width);
+                fetch_bytes(values + first, size_of(i) * static_cast<int64_t>(sizeof(float)));
+            }
+        });
+}
+
 int64_t group_scratch(int64_t stride, int64_t tables) {
     int64_t planes = 4;
     while ((int64_t{1} << planes) <= tables) ++planes;

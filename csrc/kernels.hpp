@@ -232,6 +232,9 @@ int64_t rerank_sets(const Kernels& kernels, const StoredSets& sets, const HashSe
 int64_t rerank_vectors(const Kernels& kernels, const float* vectors, int64_t dim,
                        const float* query, const Candidates& candidates, int64_t* hits,
                        float* scores);
+// values: one for each stored element, which ascend within each row, as the query's do.
+int64_t rerank_sparse(const StoredSets& sets, const float* values, const SparseRow& query,
+                      const Candidates& candidates, int64_t* hits, float* scores);
 
 // --- features.cpp: raw input to set elements --------------------------------------------------
 // Each writes the elements of one input, in order of occurrence and with repeats, and returns how

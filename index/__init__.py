@@ -1,11 +1,11 @@
 """closeby's library: near neighbours of sets and vectors, usable without the service.
 
     featurizer_from    raw text, sequences or vectors -> features
-    FlinngIndex        group tests: sets and vectors at high similarity
+    FlinngIndex        group tests: sets and vectors, dense or sparse, at high similarity
     fit_sets           a sample of sets -> parameters of FlinngIndex
     LshIndex           LSH tables: the same, faster for more memory
     MaxIPIndex         maximum inner product of vectors of any norm
-    FlatIndex          exact search, the oracle; sparse vectors too
+    FlatIndex          exact search, the oracle
 
 Modules, from the ground up: ``_native`` (kernels) < ``batches``, ``features`` < ``minhash``,
 ``projection`` (hash families) < ``segment`` (points and group tests) < ``flinng``, ``flat``

@@ -57,6 +57,7 @@ class SegmentView:
         bitmaps: Array | None = None,
         group_size: int = 1,
         postings: tuple[Array, Array] | None = None,
+        values: Array | None = None,
     ) -> None: ...
     def candidates(
         self, keys: Array, sketches: Array, breadth: int, candidates: int
@@ -68,6 +69,19 @@ class SegmentView:
         indptr: Array,
         indices: Array,
         salt: int,
+        breadth: int,
+        candidates: int,
+        k: int,
+        min_score: float,
+        highest: Array,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]: ...
+    def search_sparse(
+        self,
+        keys: Array,
+        sketches: Array,
+        indptr: Array,
+        indices: Array,
+        values: Array,
         breadth: int,
         candidates: int,
         k: int,

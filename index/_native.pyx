@@ -137,6 +137,8 @@ cdef extern from "kernels.hpp" namespace "closeby" nogil:
                         float*) noexcept
     int64_t rerank_vectors(const Kernels&, const float*, int64_t, const float*, const Candidates&,
                            int64_t*, float*) noexcept
+    int64_t rerank_sparse(const StoredSets&, const float*, const SparseRow&, const Candidates&,
+                          int64_t*, float*) noexcept
     int64_t byte_shingles(const uint8_t*, int64_t, int64_t, uint64_t*) noexcept
     int64_t char_shingles(const uint8_t*, int64_t, int64_t, uint64_t*) noexcept
     int64_t word_shingles(const uint8_t*, int64_t, int64_t, uint64_t*) noexcept
@@ -440,6 +442,7 @@ cdef class SegmentView:
     dead         uint8 (ceil(capacity / 8),) bit set of removed points, or None
     sets         (indptr int64, elements uint32 | uint64) or None
     vectors      float32 (capacity, dim) or None
+    values       float32, one for each element where the sets are sparse vectors, or None
     bitmaps      uint8 (tables, 1 << range bits, stride), or None
     group_size   points of a cell of the bitmaps
     postings     (offsets uint32 (tables, (1 << range bits) + 1), positions uint32 (tables, points))
@@ -456,6 +459,7 @@ cdef class SegmentView:
     cdef const uint8_t[::1] dead
     cdef const int64_t[::1] indptr
     cdef const float[:, ::1] vectors
+    cdef const float[::1] values
     cdef readonly int64_t points
     cdef readonly int64_t group_size
     cdef const uint32_t[:, ::1] offsets
@@ -466,8 +470,8 @@ cdef class SegmentView:
     cdef list idle  # workspaces of searches that have ended
 
     def __init__(self, sketches, ids, int64_t points, dead, sets, vectors, *, bitmaps=None,
-                 int64_t group_size=1, postings=None):
-        self.arrays = (bitmaps, postings, sketches, ids, dead, sets, vectors)
+                 int64_t group_size=1, postings=None, values=None):
+        self.arrays = (bitmaps, postings, sketches, ids, dead, sets, vectors, values)
         self.coarse, self.fine = sketches
         self.ids = ids
         self.points = points
@@ -519,6 +523,9 @@ cdef class SegmentView:
                 raise ValueError("indptr must cover all the points within the elements")
         elif self.vectors.shape[0] < points:
             raise ValueError("vectors must hold all the points")
+        self.values = values
+        if values is not None and (sets is None or len(values) < self.indptr[points]):
+            raise ValueError("values must be one for each element of the sets")
 
     cdef int _check_postings(self, postings) except -1:
         """Shapes only: the kernel passes over offsets and positions that cannot be."""
@@ -618,6 +625,44 @@ cdef class SegmentView:
                                        words)
                 ranked = work.ranked(self, found, highest, k, min_score)
                 kept = rerank_sets(_kernels[0], self.sets, query, ranked, work.hits, work.scores)
+                for i in range(kept):
+                    ids_view[q, i] = work.hits[i]
+                    scores_view[q, i] = work.scores[i]
+        work.done(self)
+        return ids, scores
+
+    def search_sparse(self, const uint32_t[:, ::1] keys not None,
+                      const uint8_t[:, ::1] sketches not None, const int64_t[::1] indptr not None,
+                      const uint64_t[::1] indices not None, const float[::1] values not None,
+                      int64_t breadth, int64_t candidates, int64_t k, float min_score,
+                      const float[::1] highest not None):
+        """The k best points of each sparse vector: (ids int64, inner products float32), (q, k)."""
+        self._check(keys, sketches, breadth, candidates, k)
+        self._check_highest(highest)
+        cdef Sets queries = _sets(indptr, indices)
+        if queries.n != keys.shape[0] or self.sets.indptr == NULL or self.values is None:
+            raise ValueError("one query for each row of keys, on a segment of sparse vectors")
+        if values.shape[0] != indices.shape[0]:
+            raise ValueError("values must be one for each index")
+        cdef int64_t q, i, found, kept
+        cdef SparseRow query
+        cdef Candidates ranked
+        cdef const float* stored = &self.values[0] if self.values.shape[0] else NULL
+        ids = np.full((queries.n, k), -1, np.int64)
+        scores = np.full((queries.n, k), np.nan, np.float32)
+        cdef int64_t[:, ::1] ids_view = ids
+        cdef float[:, ::1] scores_view = scores
+        cdef Workspace work = _workspace(self, breadth, candidates)
+        if self.points == 0:
+            return ids, scores
+        with nogil:
+            for q in range(queries.n):
+                query.size = indptr[q + 1] - indptr[q]
+                query.indices = &indices[indptr[q]] if query.size else NULL
+                query.values = &values[indptr[q]] if query.size else NULL
+                found = work.scan(self, &keys[q, 0], &sketches[q, 0])
+                ranked = work.ranked(self, found, highest, k, min_score)
+                kept = rerank_sparse(self.sets, stored, query, ranked, work.hits, work.scores)
                 for i in range(kept):
                     ids_view[q, i] = work.hits[i]
                     scores_view[q, i] = work.scores[i]

@@ -16,6 +16,7 @@ from .batches import (
     as_dense_batch,
     as_set_batch,
     as_sparse_batch,
+    is_sparse,
 )
 from .errors import InvalidInputError
 
@@ -102,6 +103,27 @@ def check_batch(batch: Any, metric: Metric, dim: int | None) -> Batch:
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     _refuse_zeros(norms)
     return np.asarray(vectors / norms[:, None], np.float32)
+
+
+def check_features(batch: Any, metric: Metric, dim: int | None, sparse: bool | None) -> Batch:
+    """Features of an engine that takes vectors dense or sparse, whichever came first.
+
+    Args:
+        batch: sets, or vectors.
+        metric: of the engine.
+        dim: of its dense vectors, if known.
+        sparse: whether its vectors are; None while there are none.
+
+    Raises:
+        InvalidInputError: see :func:`check_batch`; or dense among sparse vectors.
+    """
+    if metric == "jaccard":
+        return check_batch(batch, metric, dim)
+    given = is_sparse(batch)
+    if sparse is not None and sparse != given:
+        stored = "sparse: give a SparseBatch or a scipy CSR matrix" if sparse else "dense"
+        raise InvalidInputError(f"the vectors of this index are {stored}", field="vector")
+    return check_sparse_batch(batch, metric) if given else check_batch(batch, metric, dim)
 
 
 def check_sparse_batch(batch: Any, metric: Metric) -> SparseBatch:

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from .alive_points import JoinedPoints
-from .batches import Batch, FloatArray, Int64Array, SetBatch, SparseBatch, is_sparse
+from .batches import Batch, FloatArray, Int64Array, SetBatch, SparseBatch
 from .engine import (
     Metric,
-    check_batch,
+    check_features,
     check_ids,
     check_k,
     check_metric,
-    check_sparse_batch,
     smallest_hit,
 )
 from .errors import CorruptFileError, InvalidInputError
@@ -70,14 +69,8 @@ class FlatIndex:
         return len(self._segments)
 
     def check(self, batch: Any) -> Batch:
-        """The batch as this index would store or search it; see :func:`engine.check_batch`."""
-        sparse = self.metric != "jaccard" and is_sparse(batch)
-        if self.metric != "jaccard" and self.sparse not in (None, sparse):
-            stored = "sparse: give a SparseBatch or a scipy CSR matrix" if self.sparse else "dense"
-            raise InvalidInputError(f"the vectors of this index are {stored}", field="vector")
-        if sparse:
-            return check_sparse_batch(batch, self.metric)
-        return check_batch(batch, self.metric, self.dim)
+        """The batch as this index would store or search it; see :func:`engine.check_features`."""
+        return check_features(batch, self.metric, self.dim, self.sparse)
 
     def add(self, batch: Any, ids: Any = None) -> None:
         """Add points.

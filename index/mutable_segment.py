@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from . import _native
 from .alive_points import AlivePoints, rows_of
-from .batches import Batch, FloatArray, Int64Array, SetBatch
+from .batches import Batch, FloatArray, Int64Array, SetBatch, SparseBatch
 from .buffers import Column, feature_column
 from .marks import is_dead, mark_dead
 from .minhash import UInt8Array, UInt32Array
@@ -141,6 +141,8 @@ class MutableSegment:
         arrays["ids"] = self._ids.snapshot()
         if isinstance(features, SetBatch):
             arrays |= {"indptr": features.indptr, "elements": features.indices}
+            if isinstance(features, SparseBatch):
+                arrays["values"] = features.values
         else:
             arrays["vectors"] = features
         return view_of(arrays, len(self._ids), dead, selector)

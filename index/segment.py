@@ -21,7 +21,7 @@ import numpy.typing as npt
 from . import _native
 from .abandon import checkpoint
 from .alive_points import AlivePoints, JoinedPoints, rows_of
-from .batches import Batch, FloatArray, Int64Array, SetBatch
+from .batches import Batch, FloatArray, Int64Array, SetBatch, SparseBatch
 from .calibration import SAMPLE
 from .files import Shapes
 from .marks import is_dead, mark_dead
@@ -44,7 +44,7 @@ class HashedQueries:
     """Queries with their hashes, computed once for all segments.
 
     Attributes:
-        features: a ``SetBatch`` of n sets, or float32 (n, dim).
+        features: a ``SetBatch`` of n sets, a ``SparseBatch``, or float32 (n, dim).
         keys: uint32 (n, tables).
         sketches: uint8 (n, sketch bytes).
         highest: float32 (sketch bits + 1,), the highest similarity that each sketch distance
@@ -124,6 +124,8 @@ def _write_block(
         base = int(arrays["indptr"][start])
         arrays["indptr"][start + 1 : stop + 1] = block.indptr[1:] + base
         arrays["elements"][base : base + len(block.indices)] = block.indices
+        if isinstance(block, SparseBatch):
+            arrays["values"][base : base + len(block.indices)] = block.values
     else:
         arrays["vectors"][start:stop] = block
 
@@ -136,36 +138,29 @@ class Segment:
         coarse, fine: uint8 (n, 16) and (n, 0 | 16 | 48), the parts of the sketches.
         selector: chooses candidates, or None when every query scans all sketches.
         sets: (indptr int64 (n + 1,), elements uint32 or uint64), or None.
+        values: float32, one for each element, where the points are sparse vectors; or None.
         vectors: float32 (n, dim), or None.
         dead: uint8 (ceil(n / 8),), a bit for each removed point.
         sample: what points of the segment find in it, or None.
     """
 
-    def __init__(
-        self,
-        ids: Int64Array,
-        coarse: UInt8Array,
-        fine: UInt8Array,
-        selector: Selector | None,
-        sets: tuple[Int64Array, npt.NDArray[np.uint32 | np.uint64]] | None,
-        vectors: FloatArray | None,
-        dead: UInt8Array | None = None,
-    ) -> None:
-        self.ids = ids
-        self.coarse, self.fine = coarse, fine
-        self.selector = selector
-        self.sets = sets
-        self.vectors = vectors
-        self.dead = np.zeros(-(-len(ids) // 8), np.uint8) if dead is None else dead
+    def __init__(self, arrays: Arrays, group_size: int) -> None:
+        """The segment whose arrays these are, by name; group_size 0 if it has no bitmaps."""
+        self.ids: Int64Array = arrays["ids"]
+        self.coarse: UInt8Array = arrays["coarse"]
+        self.fine: UInt8Array = arrays["fine"]
+        self.selector = selector_of(arrays, group_size)
+        self.sets = (arrays["indptr"], arrays["elements"]) if "indptr" in arrays else None
+        self.values: FloatArray | None = arrays.get("values")
+        self.vectors: FloatArray | None = arrays.get("vectors")
+        # A copy: removals mark it, and the arrays may lie in a file.
+        self.dead: UInt8Array = np.array(arrays["dead"])
         self.removed = int(np.bitwise_count(self.dead).sum())
-        self.sample: RecallSample | None = None
+        self.sample = RecallSample.of_arrays(arrays)
         self.path: Path | None = None  # the file that the arrays are mapped from, if one
         self.efforts: dict[tuple[int, float, int], Effort] = {}  # the engine's, by what is wanted
         self._places: Places | None = None
-        selected = selector.native() if selector is not None else {}
-        self._view = _native.SegmentView(
-            (coarse, fine), ids, len(ids), self.dead, sets, vectors, **selected
-        )
+        self._view = view_of(arrays, len(self.ids), self.dead, self.selector)
         self._view.any_dead = self.removed > 0
 
     def __len__(self) -> int:
@@ -211,12 +206,13 @@ class Segment:
         } | selector_shapes(n, shape, family.tables)
         if shape is not None and n >= LEAST_POINTS:
             shapes |= RecallSample.shapes(n)
-        if isinstance(family, MinHashFamily):
+        if isinstance(family, SignedRandomProjection) and family.dim is not None:
+            shapes["vectors"] = (np.float32, (n, family.dim))
+        else:
             shapes["indptr"] = (np.int64, (n + 1,))
             shapes["elements"] = (survey.element_type, (survey.elements,))
-        else:
-            assert family.dim is not None  # sparse vectors have an exact index only
-            shapes["vectors"] = (np.float32, (n, family.dim))
+            if isinstance(family, SignedRandomProjection):
+                shapes["values"] = (np.float32, (survey.elements,))
         arrays = allocate(shapes)
         arrays["ids"][:] = source.ids[order]
         group_size = shape.group_size if isinstance(shape, GroupShape) else 0
@@ -237,24 +233,11 @@ class Segment:
                 view = partial(view_of, arrays, n)
                 ask_sample(sample, asked, held, view, selector, n, threshold)
             selector.release(asked.keys, held)
-        return cls.of_arrays(arrays, group_size)
-
-    @classmethod
-    def of_arrays(cls, arrays: Arrays, group_size: int) -> Segment:
-        """The segment whose arrays these are, by name; group_size 0 if it has no bitmaps."""
-        selector = selector_of(arrays, group_size)
-        sets = (arrays["indptr"], arrays["elements"]) if "indptr" in arrays else None
-        vectors = arrays.get("vectors")
-        # A copy of `dead`: removals mark it, and the arrays may lie in a file.
-        dead = np.array(arrays["dead"])
-        coarse, fine = arrays["coarse"], arrays["fine"]
-        segment = cls(arrays["ids"], coarse, fine, selector, sets, vectors, dead)
-        segment.sample = RecallSample.of_arrays(arrays)
-        return segment
+        return cls(arrays, group_size)
 
     @property
     def arrays(self) -> Arrays:
-        """All arrays by name; :meth:`of_arrays` is the inverse."""
+        """All arrays by name; the constructor is the inverse."""
         named: Arrays = {
             "ids": self.ids,
             "coarse": self.coarse,
@@ -267,6 +250,8 @@ class Segment:
             named |= self.sample.arrays
         if self.sets is not None:
             named |= {"indptr": self.sets[0], "elements": self.sets[1]}
+        if self.values is not None:
+            named["values"] = self.values
         if self.vectors is not None:
             named["vectors"] = self.vectors
         return named
@@ -301,7 +286,11 @@ class Segment:
 
     def _take(self, places: Int64Array) -> Batch:
         if self.sets is not None:
-            return SetBatch(*_native.take_sets(*self.sets, places))
+            indptr, indices = _native.take_sets(*self.sets, places)
+            if self.values is None:
+                return SetBatch(indptr, indices)
+            first = np.repeat(self.sets[0][places] - indptr[:-1], np.diff(indptr))
+            return SparseBatch(indptr, indices, self.values[first + np.arange(len(indices))])
         assert self.vectors is not None
         return self.vectors[places]
 
@@ -315,6 +304,8 @@ class Segment:
         features = self.vectors.nbytes if self.vectors is not None else 0
         if self.sets is not None:
             features = self.sets[0].nbytes + self.sets[1].nbytes
+        if self.values is not None:
+            features += self.values.nbytes
         return selector_bytes(self.selector, self.sample) | {
             "sketches": self.coarse.nbytes + self.fine.nbytes,
             "ids": self.ids.nbytes + self.dead.nbytes,
@@ -338,7 +329,14 @@ def view_of(
     selected = selector.native() if selector is not None else {}
     sketches = (arrays["coarse"], arrays["fine"])
     return _native.SegmentView(
-        sketches, arrays["ids"], points, dead, sets, arrays.get("vectors"), **selected
+        sketches,
+        arrays["ids"],
+        points,
+        dead,
+        sets,
+        arrays.get("vectors"),
+        values=arrays.get("values"),
+        **selected,
     )
 
 
@@ -381,6 +379,19 @@ def search_view(
     """The k best points of a view: ids int64 (q, k), scores float32 (q, k); -1 and NaN."""
     features = queries.features
     candidates = max(effort.candidates, k)
+    if isinstance(features, SparseBatch):
+        return view.search_sparse(
+            queries.keys,
+            queries.sketches,
+            features.indptr,
+            features.indices,
+            features.values,
+            effort.breadth,
+            candidates,
+            k,
+            min_score,
+            queries.highest,
+        )
     if isinstance(features, SetBatch):
         return view.search_sets(
             queries.keys,

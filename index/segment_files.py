@@ -117,6 +117,6 @@ def open_segment(path: Path, family: Family, *, verify: bool = True) -> Segment:
     with unusable_is_corrupt(path):
         if header["family"] != family.spec:
             raise CorruptFileError("the segment was hashed with other parameters", path=str(path))
-        segment = Segment.of_arrays(arrays, header["group_size"])
+        segment = Segment(arrays, header["group_size"])
     segment.path = path
     return segment

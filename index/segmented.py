@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from .advice import Evidence, advise
-from .batches import Batch, FloatArray, Int64Array, SetBatch
-from .engine import Metric, check_batch, check_ids, check_k, check_metric, smallest_hit
+from .batches import Batch, FloatArray, Int64Array, SetBatch, SparseBatch
+from .engine import Metric, check_features, check_ids, check_k, check_metric, smallest_hit
 from .errors import InvalidInputError
 from .files import bytes_of, read_arrays, unusable_is_corrupt, write_arrays
 from .minhash import SCHEMES, MinHashFamily, Scheme
@@ -113,6 +113,7 @@ class SegmentedIndex(ABC):
         self._settle = settle
         self._directory = Path(directory) if directory is not None else None
         self.dim: int | None = None
+        self.sparse: bool | None = None  # of vectors; the first decide
         self._family: Family | None = None
         self._segments: Segments[Segment, MutableSegment] | None = None
         self._next_id = 0
@@ -154,13 +155,13 @@ class SegmentedIndex(ABC):
 
     def check(self, batch: Any) -> Batch:
         """The batch as this index stores it; raises what ``add`` would raise."""
-        return check_batch(batch, self.metric, self.dim)
+        return check_features(batch, self.metric, self.dim, self.sparse)
 
     def add(self, batch: Any, ids: Any = None) -> None:
         """Add points; a search finds them when this returns.
 
         Args:
-            batch: n sets, or float32 (n, dim).
+            batch: n sets, float32 (n, dim), or sparse vectors (a ``SparseBatch`` or scipy CSR).
             ids: int64 (n,), new ones; the next free numbers unless given.
 
         Raises:
@@ -183,7 +184,8 @@ class SegmentedIndex(ABC):
     def _lay_out(self, features: Batch) -> Segments[Segment, MutableSegment]:
         """Choose the hash family by the first points."""
         family: Family
-        if isinstance(features, SetBatch):
+        self.sparse = isinstance(features, SparseBatch)
+        if isinstance(features, SetBatch) and not self.sparse:
             if self.scheme is None:
                 values = self.tables * self.K + self.sketch_bits
                 large = int(features.sizes[0]) > LARGE_SET * values
@@ -196,7 +198,7 @@ class SegmentedIndex(ABC):
                 scheme=self.scheme,
             )
         else:
-            self.dim = features.shape[1]
+            self.dim = None if isinstance(features, SetBatch) else features.shape[1]
             family = SignedRandomProjection(
                 self.dim,
                 self.seed,
@@ -260,7 +262,8 @@ class SegmentedIndex(ABC):
         """All that :meth:`restored` needs beside the segments, as JSON values."""
         options = {name: getattr(self, name) for name in _OPTIONS}
         fixed = {"metric": self.metric, "seed": self.seed, "dim": self.dim}
-        return options | fixed | {"next_id": self._next_id}
+        sparse = {"sparse": True} if self.sparse else {}
+        return options | fixed | sparse | {"next_id": self._next_id}
 
     @classmethod
     def restored(
@@ -285,7 +288,7 @@ class SegmentedIndex(ABC):
         options = {name: parameters[name] for name in _OPTIONS}
         index = cls(parameters["metric"], parameters["seed"], settle=settle, **options)
         if segments:
-            laid_out = index._lay_out_again(parameters["dim"])
+            laid_out = index._lay_out_again(parameters)
             assert index._family is not None
             laid_out.restore(
                 [
@@ -296,11 +299,14 @@ class SegmentedIndex(ABC):
         index._next_id = int(parameters["next_id"])
         return index
 
-    def _lay_out_again(self, dim: int | None) -> Segments[Segment, MutableSegment]:
+    def _lay_out_again(self, parameters: dict[str, Any]) -> Segments[Segment, MutableSegment]:
         """Lay out an index whose first points are known to have had these parameters."""
+        one_empty = np.zeros(2, np.int64), np.zeros(0, np.uint64)
         if self.metric == "jaccard":
-            return self._lay_out(SetBatch(np.zeros(2, np.int64), np.zeros(0, np.uint64)))
-        return self._lay_out(np.zeros((0, dim or 0), np.float32))
+            return self._lay_out(SetBatch(*one_empty))
+        if parameters.get("sparse", False):
+            return self._lay_out(SparseBatch(*one_empty, np.zeros(0, np.float32)))
+        return self._lay_out(np.zeros((0, parameters["dim"] or 0), np.float32))
 
     def compact(self) -> None:
         """Merge everything into one sealed segment: fastest queries, removed points dropped."""
@@ -572,12 +578,12 @@ class SegmentedIndex(ABC):
         return index
 
     def _restore(self, header: dict[str, Any], arrays: dict[str, np.ndarray[Any, Any]]) -> None:
-        segments = self._lay_out_again(header["dim"])
+        segments = self._lay_out_again(header)
         sealed = []
         for number, entry in enumerate(header["segments"]):
             prefix = f"{number}."
             own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
-            segment = Segment.of_arrays(own, entry["group_size"])
+            segment = Segment(own, entry["group_size"])
             self._check_segment(segment)
             sealed.append(Sealed(int(entry["chunks"]), segment))
         segments.restore(sealed)
@@ -590,17 +596,23 @@ class SegmentedIndex(ABC):
         tables = self.tables if selector is None else selector.tables
         dim = None if segment.vectors is None else segment.vectors.shape[1]
         bits = (segment.coarse.shape[1] + segment.fine.shape[1]) * 8
-        if (tables, bits, dim) != (self.tables, self.sketch_bits, self.dim):
+        sparse = segment.values is not None
+        own = (self.tables, self.sketch_bits, self.dim, self.sparse)
+        if (tables, bits, dim, sparse) != own:
             raise ValueError("a segment does not fit the parameters of the index")
 
 
 def _feature_arrays(ids: Int64Array, features: Batch) -> dict[str, np.ndarray[Any, Any]]:
-    if isinstance(features, SetBatch):
-        return {"ids": ids, "indptr": features.indptr, "elements": features.indices}
-    return {"ids": ids, "vectors": features}
+    if not isinstance(features, SetBatch):
+        return {"ids": ids, "vectors": features}
+    values = {"values": features.values} if isinstance(features, SparseBatch) else {}
+    return {"ids": ids, "indptr": features.indptr, "elements": features.indices} | values
 
 
 def _features_from(arrays: dict[str, np.ndarray[Any, Any]]) -> Batch:
     if "vectors" in arrays:
         return arrays["vectors"]
-    return SetBatch(arrays["indptr"], arrays["elements"].astype(np.uint64))
+    elements = arrays["elements"].astype(np.uint64)
+    if "values" in arrays:
+        return SparseBatch(arrays["indptr"], elements, arrays["values"])
+    return SetBatch(arrays["indptr"], elements)
