@@ -54,6 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--lock", type=Path, help="file to lock while measuring")
         command.add_argument("--output", type=Path, default=HERE / "results")
         command.add_argument("--work", type=Path, default=HERE.parent / "build" / "benchmarks")
+    fanout = commands.add_parser("fanout", help="many shards, simulated from measured latencies")
+    fanout.add_argument("--queries", type=int, default=20_000)
+    fanout.add_argument("--cores", type=int, default=4, help="of each shard")
+    fanout.add_argument("--busy", type=float, default=0.4, help="share of the time")
+    fanout.add_argument("--seed", type=int, default=0)
+    fanout.add_argument("--results", type=Path, default=HERE / "results", help="what was measured")
+    fanout.add_argument("--page", type=Path, help="docs/scaling.md, to write its table anew")
+    fanout.add_argument("--output", type=Path, default=HERE / "results")
     draw = commands.add_parser("draw", help="write tables and plots of result files anew")
     draw.add_argument("results", nargs="+", type=Path)
     page = commands.add_parser("page", help="write the measured part of docs/benchmarks.md anew")
@@ -141,6 +149,12 @@ def _predictions(options: argparse.Namespace) -> int:
     return predictions.main(options)
 
 
+def _fanout(options: argparse.Namespace) -> int:
+    from . import fanout
+
+    return fanout.main(options)
+
+
 def _draw(options: argparse.Namespace) -> int:
     for path in options.results:
         _show(json.loads(path.read_text()), path)
@@ -160,6 +174,7 @@ _COMMANDS = {
     "stages": _stages,
     "predictions": _predictions,
     "draw": _draw,
+    "fanout": _fanout,
     "page": _page,
 }
 

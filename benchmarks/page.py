@@ -17,11 +17,6 @@ def write(page: Path, results: Path) -> None:
     Raises:
         ValueError: the page lacks the marks.
     """
-    text = page.read_text()
-    before, mark, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not mark or not end:
-        raise ValueError(f"{page} lacks the marks {BEGIN} and {END}")
     link = Path("..") / results.resolve().relative_to(page.resolve().parents[1])
     compared, others = [], []
     for path in sorted(results.glob("*.json")):
@@ -32,7 +27,16 @@ def write(page: Path, results: Path) -> None:
             others.append(path.stem)
     parts = [_compared(result, f"{link}/{stem}") for _, stem, result in sorted(compared, key=str)]
     parts += [_other(results / f"{stem}.md", f"{link}/{stem}") for stem in others]
-    page.write_text(f"{before}{BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{END}{after}")
+    put(page, BEGIN, END, "\n\n".join(parts))
+
+
+def put(page: Path, begin: str, end: str, body: str) -> None:
+    """Replace what stands between two marks of `page`. Raises ValueError if it lacks them."""
+    before, mark, rest = page.read_text().partition(begin)
+    _, found, after = rest.partition(end)
+    if not mark or not found:
+        raise ValueError(f"{page} lacks the marks {begin} and {end}")
+    page.write_text(f"{before}{begin}\n\n{body}\n\n{end}{after}")
 
 
 def _compared(result: dict[str, Any], link: str) -> str:

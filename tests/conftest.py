@@ -90,6 +90,10 @@ def new_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         # As root the server runs as another user, to whom pytest's own folders are closed.
         folder = tempfile.mkdtemp(prefix="closeby-postgresql-")
         server = pgserver.get_server(folder, cleanup_mode="stop")
+        # No test takes the machine's power away: what a process that dies leaves is all there is.
+        for name in ("fsync", "full_page_writes"):
+            server.psql(f"ALTER SYSTEM SET {name} = off;")
+        server.psql("SELECT pg_reload_conf();")
     try:
         base = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
         count = iter(range(1_000_000))

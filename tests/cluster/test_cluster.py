@@ -127,7 +127,7 @@ def test_shards_answer_as_one_process_does(
 def test_what_was_written_is_found_by_the_next_query(make_cluster: Any) -> None:
     with opened(make_cluster(2)) as deployment:
         collection, _ = deployment.registry.create("a", SETS)
-        for i in range(100):
+        for i in range(40):
             mine = np.arange(i * 10, i * 10 + 10, dtype=np.uint64)
             collection.upsert(batch([i], [mine]))
             (found,) = collection.search([mine], Search(limit=1)).hits
@@ -202,7 +202,7 @@ def test_a_shard_starts_elsewhere_from_object_storage(make_cluster: Any) -> None
     cluster = make_cluster(2)
     sets = some_sets(1000)
     wanted = Search(limit=10)
-    with opened(cluster, deadline=5.0) as deployment:
+    with opened(cluster, deadline=2.0) as deployment:
         collection, _ = deployment.registry.create("a", FLINNG)
         fill(collection, sets)
         number = collection.record.id
