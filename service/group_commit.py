@@ -15,6 +15,7 @@ else has written.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -50,6 +51,8 @@ __all__ = ["GroupCommit"]
 
 MAX_GROUP_ROWS = 20_000
 """Rows of one transaction: bounds how long a small write waits behind large ones."""
+ROWS_A_STATEMENT = 100
+"""Rows inserted at once where the driver numbers its parameters (SQLite)."""
 PURGE_ROWS = 5_000
 """Rows of a deleted collection which are removed between two other transactions."""
 SYNC_SECONDS = 1.0
@@ -105,6 +108,9 @@ class GroupCommit:
         self._relaxed = relaxed
         self._unsynced_since: float | None = None
         self._insert = str(log_table.insert().compile(dialect=engine.dialect))
+        self._insert_many = self._insert + f", ({', '.join('?' * len(log_table.c))})" * (
+            ROWS_A_STATEMENT - 1
+        )
         self._positional = engine.dialect.positional
         self._queue: deque[_Item] = deque()
         self._queued_rows = 0
@@ -292,8 +298,7 @@ class GroupCommit:
                 seq += len(write.entries)
                 if write.also is not None:
                     write.also(connection)
-            if rows:
-                connection.exec_driver_sql(self._insert, self._parameters(rows))
+            self._insert_rows(connection, rows)
         self.commits += 1
         if start > self._next:
             self._own_since = start
@@ -304,11 +309,20 @@ class GroupCommit:
             self._unsynced_since = time.monotonic()
         return firsts
 
-    def _parameters(self, rows: list[tuple[Any, ...]]) -> Any:
+    def _insert_rows(self, connection: sa.Connection, rows: list[tuple[Any, ...]]) -> None:
         if self._positional:
-            return rows
-        names = log_table.c.keys()
-        return [dict(zip(names, row, strict=True)) for row in rows]
+            # The driver takes the interpreter once for each statement, and queries want it too.
+            whole = len(rows) - len(rows) % ROWS_A_STATEMENT
+            for start in range(0, whole, ROWS_A_STATEMENT):
+                many = itertools.chain.from_iterable(rows[start : start + ROWS_A_STATEMENT])
+                connection.exec_driver_sql(self._insert_many, tuple(many))
+            rows = rows[whole:]
+            parameters: Any = rows
+        else:
+            names = log_table.c.keys()
+            parameters = [dict(zip(names, row, strict=True)) for row in rows]
+        if rows:
+            connection.exec_driver_sql(self._insert, parameters)
 
     def _run_task(self, task: _Task) -> None:
         try:

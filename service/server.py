@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import socket
+import sys
 
 from .deployment import Deployment
 from .errors import AddressInUseError
@@ -12,11 +13,15 @@ from .settings import Settings
 
 __all__ = ["run_server"]
 
+SWITCH_SECONDS = 0.0005
+"""How long a thread may keep the interpreter from others: a query waits for it several times."""
+
 
 def run_server(settings: Settings) -> bool:
     """Serve until SIGTERM or SIGINT; False if HTTP could not start. Raises StartupError."""
     # What is imported stays: looking for garbage among it would take a tenth of the start.
     gc.disable()
+    sys.setswitchinterval(SWITCH_SECONDS)
     configure_logging(settings.log_level, settings.log_format)
     listener = _listen(settings.host, settings.port)
     try:
