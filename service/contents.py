@@ -5,18 +5,24 @@ The engine's ids are the seqs of log rows, so a hit names one immutable version 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from closeby.index import Engine, SetBatch
 
 from .encoding import Features, decode_rows
+from .hits import Search
 from .inputs import take
 from .live import LivePoints
 from .log_rows import LogRow, Op, point_id
 
 __all__ = ["Committed", "Contents"]
+
+UNLOCKED_SEARCHES = 3
+"""How often a search is tried beside writers that replace points all the time."""
 
 
 @dataclass(slots=True)
@@ -59,6 +65,7 @@ class Contents:
         """Log rows behind the sealed files."""
         self.garbage = 0
         """Log rows that are superfluous by now, about."""
+        self._replacements = 0
 
     def __len__(self) -> int:
         return len(self.live)
@@ -70,6 +77,33 @@ class Contents:
     def complete(self, seq: int) -> None:
         """There are no rows of the collection up to `seq` which were not applied."""
         self.complete_seq = max(self.complete_seq, seq)
+
+    def search(
+        self, features: Features, wanted: Search, lock: threading.Lock
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Seqs int64 (q, limit) and scores float32 (q, limit), padded with -1 and NaN.
+
+        `lock` is that of whoever changes the contents. A search that began before a new version
+        came, and looked at the old one after it went, would find neither. So it is repeated if
+        versions were replaced meanwhile; where that goes on, the last time without writers.
+        """
+        for _ in range(UNLOCKED_SEARCHES):
+            before = self._replacements
+            found = self._search(features, wanted)
+            if self._replacements == before:
+                return found
+        with lock:
+            return self._search(features, wanted)
+
+    def _search(
+        self, features: Features, wanted: Search
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        return self.engine.search(
+            features,
+            wanted.limit,
+            threshold=wanted.threshold,
+            target_recall=wanted.target_recall,
+        )
 
     # --- applying --------------------------------------------------------------------------------
 
@@ -135,10 +169,12 @@ class Contents:
         batches: list[Features],
         added: list[int],
     ) -> None:
-        """Add the new versions, then remove those they replace: no moment without the point."""
+        """Add the new versions, then remove those they replace: see `search`."""
         if added:
             self.engine.add(_concat(batches), ids=np.array(added, np.int64))
             self.put_seq = added[-1]
+            # Before the first of them goes, and after all that take their places came.
+            self._replacements += 1
         self.live.settle(latest, before)
         removed = [seq for point in latest if (seq := before.get(point)) is not None]
         if removed:

@@ -482,7 +482,7 @@ class Shard:
         self._check_ready()
         contents = self._contents
         features = self._inputs.features(inputs, contents.engine)
-        seqs, scores = _search(contents, features, wanted)
+        seqs, scores = contents.search(features, wanted, self._applying.lock)
         recall = contents.engine.recall_estimate(wanted.target_recall)
         hits = hits_of(
             seqs,
@@ -506,7 +506,7 @@ class Shard:
         self, features: Features, wanted: Search
     ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Seqs int64 (q, limit) and scores float32 (q, limit), padded with -1 and NaN."""
-        return _search(self._contents, features, wanted)
+        return self._contents.search(features, wanted, self._applying.lock)
 
     @contextlib.contextmanager
     def points_now(self) -> Iterator[Points]:
@@ -532,17 +532,6 @@ class Shard:
             f" {progress.total} log rows are done",
             retry_after=1,
         )
-
-
-def _search(
-    contents: Contents, features: Features, wanted: Search
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    return contents.engine.search(
-        features,
-        wanted.limit,
-        threshold=wanted.threshold,
-        target_recall=wanted.target_recall,
-    )
 
 
 def _plain(value: Any) -> Any:

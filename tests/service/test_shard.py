@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from closeby.index.errors import InvalidInputError
+from closeby.index.points import PointsView
 from closeby.service.errors import CollectionNotFoundError, NotReadyError
 from closeby.service.shard import PointBatch, Search, Shard
 from closeby.service.store import Entry, Op, Store
@@ -211,6 +212,28 @@ def test_readers_see_whole_versions_while_writers_write(store: Store, config: Co
     for reader in readers:
         reader.join()
     assert faults == []
+
+
+@pytest.mark.parametrize("replacements", [1, 10])
+def test_a_point_that_is_replaced_during_a_search_is_found(
+    store: Store, config: Config, monkeypatch: pytest.MonkeyPatch, replacements: int
+) -> None:
+    shard = make(store, config(IDS))
+    shard.upsert(PointBatch([7], [[1, 2]]))
+    search = PointsView.search
+    replaced = 0
+
+    def late(view: PointsView, *asked: Any) -> Any:
+        """What is searched was chosen; a new version comes, and the old one goes."""
+        nonlocal replaced
+        if replaced < replacements and not shard._applying.lock.locked():
+            replaced += 1
+            shard.upsert(PointBatch([7], [[1, 2]]))
+        return search(view, *asked)
+
+    monkeypatch.setattr(PointsView, "search", late)
+    assert [hit.id for hit in shard.search([[1, 2]], Search()).hits[0]] == [7]
+    assert replaced == min(replacements, 3)
 
 
 def test_a_shard_is_not_ready_before_it_is_loaded(store: Store, config: Config) -> None:
