@@ -34,7 +34,6 @@ from .pilots import (
     Held,
     Pilot,
     call_us,
-    first_of,
     merge_us,
     segment_sizes,
     try_engine,
@@ -50,7 +49,7 @@ STRUCTURE_POOL = 4_096
 # Points of the segment that fills; as the server seals them.
 SEGMENT_POINTS = 16_384
 # What a call costs beyond an empty one grows like n to this.
-GROWTHS = {"flat": 1.0, "flinng": 0.4, "lsh": 0.4, "maxip": 0.4, "graph": 0.25, "lists": 0.35}
+GROWTHS = {"flat": 1.0, "flinng": 0.55, "lsh": 0.55, "maxip": 0.4, "graph": 0.25, "lists": 0.35}
 # How far from a prediction a time may lie, as a factor either way.
 SPREAD = 1.5
 # Where fewer sampled points have a neighbour at the threshold, all of the nearest ten count.
@@ -116,7 +115,7 @@ class Task:
     """What is planned for, and what all pilots share.
 
     Attributes:
-        pool: features of the sample but the queries, in no order.
+        pool: features of the sample but the queries, in the order in which they came.
         queries: features of the queries.
         scores: exact, float32 (queries, pool).
     """
@@ -149,7 +148,8 @@ class Task:
         """Split a sample into pool and queries, and compare them."""
         order = np.random.default_rng(seed).permutation(len(features))[:SAMPLE]
         asked = max(1, min(QUERIES, len(order) // 8))
-        queries, pool = rows_of(features, order[:asked]), rows_of(features, order[asked:])
+        queries = rows_of(features, order[:asked])
+        pool = rows_of(features, np.sort(order[asked:]))
         scores = _similarities(pool, queries)
         profile = _profile(features, scores, metric, points, len(order), threshold)
         return cls(
@@ -161,19 +161,20 @@ class Task:
         """Whether only neighbours at the threshold count."""
         return self.threshold is not None and self.profile.near >= FEW_NEAR
 
-    def held(self, points: int) -> Held:
-        """The queries, for an engine over the first points of the pool."""
-        share = points / self.profile.points
+    def part(self, points: int) -> tuple[Batch, Held]:
+        """So many points from all over the pool, and the queries for an engine over them."""
+        rows = np.linspace(0, len(self.pool) - 1, min(points, len(self.pool))).astype(np.int64)
         floor = smallest_hit(self.metric, self.threshold if self.near_only else None)
-        kept = max(1, round(NEIGHBOURS * min(1.0, share)))
-        return Held.of(self.queries, self.scores[:, :points], kept, floor, self.clock)
+        kept = max(1, round(NEIGHBOURS * min(1.0, len(rows) / self.profile.points)))
+        held = Held.of(self.queries, self.scores[:, rows], kept, floor, self.clock)
+        return rows_of(self.pool, rows), held
 
     def flat(self) -> tuple[Pilot, float]:
         """Exact search over the pool, and what its empty call takes."""
         if self._flat is None:
-            held = self.held(len(self.pool))
-            self._flat_call = call_us(FlatIndex(self.metric), self.pool, held)
-            self._flat = try_engine(FlatIndex(self.metric), self.pool, held)
+            pool, held = self.part(len(self.pool))
+            self._flat_call = call_us(FlatIndex(self.metric), pool, held)
+            self._flat = try_engine(FlatIndex(self.metric), pool, held)
         return self._flat, self._flat_call
 
     @property
@@ -184,7 +185,7 @@ class Task:
 
     def spread(self, recall: float) -> float:
         """One standard error of a recall, as if each query had one neighbour."""
-        asked = max(1, self.held(len(self.pool)).asked)
+        asked = max(1, self.part(len(self.pool))[1].asked)
         middle = (recall * asked + 1) / (asked + 2)  # one found and one missed beside what was seen
         return math.sqrt(middle * (1 - middle) / asked)
 
@@ -271,7 +272,7 @@ def _segmented(task: Task, name: str, params: dict[str, Any]) -> Option:
         return cast(Engine, kind(task.metric, threshold=task.threshold, **own))
 
     try:
-        call = call_us(make(), task.pool, task.held(1))
+        call = call_us(make(), *task.part(1))
     except InvalidInputError as error:
         return Option(name, why=str(error), eligible=False)
     n, pool = task.profile.points, len(task.pool)
@@ -281,7 +282,7 @@ def _segmented(task: Task, name: str, params: dict[str, Any]) -> Option:
     told: dict[str, Any] = {}
     if sizes:
         engine = make()
-        sealed = try_engine(engine, task.pool, task.held(pool))
+        sealed = try_engine(engine, *task.part(pool))
         for each in sizes:
             us += max(0.0, sealed.us - call) * (each / pool) ** GROWTHS[name]
             size += sealed.bytes_per_point * each
@@ -295,9 +296,7 @@ def _segmented(task: Task, name: str, params: dict[str, Any]) -> Option:
         told = sealed.told
     if tail:
         tried = max(1, min(tail, pool, task.capacity - 1))
-        filling = try_engine(
-            make(settle=False), first_of(task.pool, tried), task.held(tried), compact=False
-        )
+        filling = try_engine(make(settle=False), *task.part(tried), compact=False)
         us += max(0.0, filling.us - call) * tail / tried
         size += filling.bytes_per_point * tail
         recall += filling.recall * tail
@@ -362,15 +361,13 @@ def _layout(name: str, told: dict[str, Any]) -> str:
 def _structure(task: Task, index: RebuiltIndex, empty: RebuiltIndex, growth: str) -> Option:
     """An engine of FAISS: its structure, and the points that came last, compared exactly."""
     n = task.profile.points
-    pool = first_of(task.pool, STRUCTURE_POOL)
-    held = task.held(len(pool))
+    pool, held = task.part(STRUCTURE_POOL)
     call = call_us(cast(Engine, empty), pool, held)
     pilot = try_engine(cast(Engine, index), pool, held, compact=False)
     factor = max(1.0, n / len(pool))
     us = call + max(0.0, pilot.us - call) * factor ** GROWTHS[growth]
     covered = n >= STRUCTURE_FROM
-    # Between nothing and this many points came last; half of it on average.
-    tail = max(TAIL, TAIL_SHARE * n) / 2 if covered else 0.0
+    tail = waiting(n) / 2
     us += task.scan_us * tail + merge_us(1 + covered, task.clock)
     # With more points it looks as far as the target needs, no farther.
     above = max(0.0, pilot.recall - task.target_recall)
@@ -385,6 +382,11 @@ def _structure(task: Task, index: RebuiltIndex, empty: RebuiltIndex, growth: str
         index.kind, {}, us, call, pilot.bytes_per_point, recall, task.spread(recall),
         pilot.recall_all, why,
     )  # fmt: skip
+
+
+def waiting(points: int) -> int:
+    """How many points may lie beside a structure and be compared exactly; half of it on average."""
+    return max(0, min(int(max(TAIL, TAIL_SHARE * points)), points - STRUCTURE_FROM))
 
 
 def _hnsw(task: Task) -> Option:

@@ -25,6 +25,7 @@ from .sealed_files import nothing_sealed, open_files, read_manifest
 from .sealing import Sealing, restore
 from .shard import Shard
 from .store import Store
+from .structure_file import StructureFile
 
 __all__ = ["FollowingShard"]
 
@@ -50,6 +51,7 @@ class FollowingShard(Shard):
         max_set_elements: int = 1_000_000,
     ) -> None:
         super().__init__(store, record, max_set_elements=max_set_elements, sealing=sealing)
+        self._structure = None  # nothing on disk changes
         self._sealed = sealing
         self._manifest = nothing_sealed(record.id)
         self._superseded_since: float | None = None
@@ -127,6 +129,7 @@ class FollowingShard(Shard):
                 continue  # its files were superseded, and removed, while we opened them
             if not self._replay(contents, stop):
                 return False
+            StructureFile(self._sealed.directory).take_up(contents.engine)
             while renew(contents, threading.Lock()):  # nobody else knows them yet
                 pass
             with self._applying.lock:

@@ -45,6 +45,7 @@ from .log_rows import CollectionRecord, Durability, Entry, Op, point_id, point_k
 from .sealing import Sealer, Sealing, SealingEngine
 from .snapshots import Points
 from .store import Also, Store
+from .structure_file import HasStructure, StructureFile
 
 __all__ = ["Answer", "Hit", "Point", "PointBatch", "Sealing", "Search", "Shard"]
 
@@ -96,6 +97,7 @@ class Shard:
         self._clearing = Clearing(store, record.id, self._contents, self._applying.lock)
         self._sealing = sealing if isinstance(self._contents.engine, SealingEngine) else None
         self._sealer: Sealer | None = None
+        self._structure = self._structure_file(sealing)
         self._loaded = False
         self._load_fault: str | None = None
         self.last_evaluation: dict[str, Any] | None = None
@@ -140,7 +142,10 @@ class Shard:
                 )
                 self._sealer.open()
             mapped = time.perf_counter()
-            self._loaded = self._replay(self._contents, stop)
+            complete = self._replay(self._contents, stop)
+            if complete and self._structure is not None:
+                self._structure.take_up(self._contents.engine)
+            self._loaded = complete
             self._announce()
         except Exception as error:
             self._load_fault = str(error)
@@ -153,6 +158,12 @@ class Shard:
             replayed=self.progress.rows,
             replay_seconds=round(time.perf_counter() - mapped, 3),
         )
+
+    def _structure_file(self, sealing: Sealing | None) -> StructureFile | None:
+        """Where the structure of the engine is kept, if it has one."""
+        if sealing is None or not isinstance(self._contents.engine, HasStructure):
+            return None
+        return StructureFile(sealing.directory)
 
     def _replay(self, contents: Contents, stop: threading.Event | None) -> bool:
         """Apply what the log has behind `contents`; False if told to stop."""
@@ -208,10 +219,15 @@ class Shard:
                 before = self._sealer
                 self._contents, self._sealer, self.record = contents, sealer, record
                 self._sealing = sealing if sealer is not None else None
+                structure, self._structure = self._structure, self._structure_file(sealing)
         self._clearing = Clearing(self._store, record.id, contents, self._applying.lock)
         self.last_evaluation = None
         if before is not None:
             before.close()
+        if structure is not None:
+            structure.close()
+        if self._structure is not None:
+            self._structure.keep(contents.engine)
         self._announce()
 
     def change_plan(self, config: dict[str, Any]) -> None:
@@ -422,7 +438,10 @@ class Shard:
     def merge(self) -> bool:
         """Merge sealed segments, or renew a structure; False if nothing is due. See `seal`."""
         if self._sealer is None:
-            return self.ready and renew(self._contents, self._applying.lock)
+            renewed = self.ready and renew(self._contents, self._applying.lock)
+            if renewed and self._structure is not None:
+                self._structure.keep(self._contents.engine)
+            return renewed
         return self.ready and self._sealer.merge()
 
     def seal_tail(self) -> None:
@@ -432,6 +451,8 @@ class Shard:
         """
         if self._sealer is not None and self.ready:
             self._sealer.seal_tail()
+        if self._structure is not None and self.ready:
+            self._structure.keep(self._contents.engine, at_once=True)
 
     def bound_tail(self) -> None:
         """Let a segment that is not full be sealed where much was deleted or replaced since.
@@ -458,6 +479,8 @@ class Shard:
         """The collection was deleted: publish nothing any more."""
         if self._sealer is not None:
             self._sealer.close()
+        if self._structure is not None:
+            self._structure.close()
 
     # --- reading -------------------------------------------------------------------------------
 

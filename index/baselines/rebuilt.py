@@ -12,18 +12,12 @@ all of the new.
 
 from __future__ import annotations
 
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import faiss
 import numpy as np
-import numpy.typing as npt
-from closeby.index.abandon import checkpoint
 from closeby.index.batches import Batch, FloatArray, Int64Array, SetBatch
 from closeby.index.buffers import marked
 from closeby.index.engine import Metric, check_batch, check_ids, check_k, check_metric, smallest_hit
@@ -33,7 +27,10 @@ from closeby.index.points import Points, PointsView
 from closeby.index.topk import merge_topk
 from closeby.index.tuning import check_target
 
-from .curve import MEASURED, RecallCurve, count_found
+from . import structure_files
+from .choices import Choices, whole
+from .measuring import measure
+from .structure import Asked, Structure, add_all, faiss_threads
 
 # Points below which every query compares all: a structure would not be faster.
 STRUCTURE_FROM = 2_048
@@ -45,65 +42,6 @@ GARBAGE_SHARE = 1 / 4
 SAMPLE, LEAST_SAMPLE, SAMPLE_COMPARISONS = 128, 32, 20_000_000
 # The curve is measured anew when the structure has grown by so much.
 MEASURE_AGAIN = 1.25
-# Fewer neighbours at the threshold than this say nothing; then all neighbours count.
-FEW_NEIGHBOURS = 64
-# Points added at a time: between two of these a build can be given up.
-ADDED_AT_ONCE = 16_384
-# No need to look farther than where this is found.
-ALL_FOUND = 0.9995
-
-
-@dataclass(frozen=True, eq=False)
-class Structure:
-    """FAISS's structure over the first points, and what is known of it.
-
-    Attributes:
-        faiss_index: it; only searched from now on.
-        places: int64 (n,), place among the points of each position in the structure.
-        positions: int64 (n,), the inverse.
-        kept: uint8 (ceil(n / 8),), bit i is set unless the point at position i was removed.
-        curve: recall by breadth.
-        measured_at: points that it had when that was measured.
-        trained_at: points that it had when it was built anew.
-    """
-
-    faiss_index: Any
-    places: Int64Array
-    positions: Int64Array
-    kept: npt.NDArray[np.uint8]
-    curve: RecallCurve
-    measured_at: int
-    trained_at: int
-    removed: list[int] = field(default_factory=lambda: [0])
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    @classmethod
-    def of(
-        cls,
-        faiss_index: Any,
-        places: Int64Array,
-        curve: RecallCurve,
-        measured_at: int,
-        trained_at: int,
-    ) -> Structure:
-        """A structure of which no point is removed."""
-        positions = np.empty_like(places)
-        positions[places] = np.arange(len(places))
-        kept = np.packbits(np.ones(len(places), bool), bitorder="little")
-        return cls(faiss_index, places, positions, kept, curve, measured_at, trained_at)
-
-    def remove(self, places: Int64Array) -> None:
-        """Mask the points at these places, as far as they are covered."""
-        gone = self.positions[places[places < len(self)]]
-        np.bitwise_and.at(self.kept, gone >> 3, ~(1 << (gone & 7)).astype(np.uint8))
-        self.removed[0] += len(gone)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of places and marks."""
-        return self.places.nbytes + self.positions.nbytes + self.kept.nbytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,20 +50,6 @@ class _View:
 
     points: PointsView
     structure: Structure | None
-
-
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """What one call asks: a structure, finished or not.
-
-    Attributes: as of :class:`Structure`; `removed` of its points are not alive.
-    """
-
-    points: PointsView
-    faiss_index: Any
-    places: Int64Array
-    kept: npt.NDArray[np.uint8]
-    removed: int
 
 
 @dataclass(eq=False)
@@ -160,7 +84,7 @@ class Renewal:
             self.structure = self.index._build(view, before)
 
 
-class RebuiltIndex(ABC):
+class RebuiltIndex(Choices):
     """What the engines of FAISS share; see the module.
 
     Args:
@@ -173,18 +97,7 @@ class RebuiltIndex(ABC):
         settle: renew within :meth:`add` and :meth:`remove`; otherwise whoever calls
             :meth:`next_renewal` and :meth:`finish` does it.
 
-    Attributes:
-        kind: name of the engine.
-        metrics: those it takes.
-        part: what the structure is called in ``nbytes``.
-        masks: whether FAISS's search leaves out masked points itself.
     """
-
-    kind: ClassVar[str]
-    metrics: ClassVar[tuple[Metric, ...]]
-    part: ClassVar[str]
-    masks: ClassVar[bool] = True
-    options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -206,48 +119,6 @@ class RebuiltIndex(ABC):
         self._settles = settle
         self._points = Points()
         self._view: _View | None = None
-
-    # --- what engines decide ---------------------------------------------------------------------
-
-    @abstractmethod
-    def _codes(self, features: Batch) -> npt.NDArray[Any]:
-        """What FAISS is given of features: vectors, or sketches."""
-
-    @abstractmethod
-    def _empty(self, codes: npt.NDArray[Any]) -> Any:
-        """A FAISS index for these codes, trained and empty."""
-
-    @abstractmethod
-    def _faiss_type(self) -> str:
-        """Name of the type of FAISS's index."""
-
-    @abstractmethod
-    def _breadths(self, points: int) -> tuple[int, ...]:
-        """Breadths at which recall is measured in a structure of so many points, rising."""
-
-    @abstractmethod
-    def _candidates(self, breadth: int, k: int) -> int:
-        """How many of the structure's answers are compared exactly."""
-
-    @abstractmethod
-    def _how(self, breadth: int, selector: Any) -> Any:
-        """FAISS's parameters of a search; `selector` (None: all) says which points to leave out."""
-
-    @abstractmethod
-    def _structure_bytes(self, faiss_index: Any) -> int:
-        """Memory of FAISS's structure."""
-
-    @abstractmethod
-    def _why(self) -> str:
-        """One sentence: what a query does."""
-
-    def _must_retrain(self, structure: Structure, points: int) -> bool:  # noqa: ARG002
-        """Whether a structure has to be built anew for so many points."""
-        return False
-
-    _clone = staticmethod(faiss.clone_index)
-    _serialize = staticmethod(faiss.serialize_index)
-    _deserialize = staticmethod(faiss.deserialize_index)
 
     # --- points ----------------------------------------------------------------------------------
 
@@ -280,9 +151,6 @@ class RebuiltIndex(ABC):
         if self._settles:
             self._settle()
 
-    def _check_first(self, features: Batch) -> None:  # noqa: B027 - most take any
-        """Raise InvalidInputError if the engine's options do not fit points like these."""
-
     def remove(self, ids: Any) -> int:
         """Remove points by id; the number of those that were present."""
         places = self._points.remove(ids)
@@ -305,6 +173,7 @@ class RebuiltIndex(ABC):
         points, structure = self._view.points, self._view.structure
         covered = 0 if structure is None else len(structure)
         removed = len(points) - len(self._points)
+        removed += 0 if structure is None else structure.gone
         if removed > max(TAIL, GARBAGE_SHARE * len(points)):
             return Renewal(self, self._points, points, None)
         if len(points) - covered < max(TAIL, TAIL_SHARE * covered):
@@ -353,75 +222,35 @@ class RebuiltIndex(ABC):
         """A structure over all points of a view: of its own, or the one of before and the rest."""
         covered = 0 if before is None else len(before)
         new = np.arange(covered, len(view))
-        measure = before is None or len(view) >= MEASURE_AGAIN * before.measured_at
-        kept_out = self._sample(view, new) if measure else new[:0]
+        is_due = before is None or len(view) >= MEASURE_AGAIN * before.measured_at
+        kept_out = self._sample(view, new) if is_due else new[:0]
         first = np.setdiff1d(new, kept_out, assume_unique=True)
         old = np.zeros(0, np.int64) if before is None else before.places
         codes = self._codes(view.take(first))
         with faiss_threads(self.threads):
             faiss_index = self._empty(codes) if before is None else self._clone(before.faiss_index)
-            _add(faiss_index, codes)
-            if before is None or measure:
-                curve = self._measure(view, faiss_index, np.concatenate((old, first)), kept_out)
-                _add(faiss_index, self._codes(view.take(kept_out)))
+            add_all(faiss_index, codes)
+            if before is None or is_due:
+                asked = Asked.unfinished(view, faiss_index, np.concatenate((old, first)))
+                curve = measure(
+                    asked,
+                    kept_out,
+                    self._breadths(len(view)),
+                    self._ask,
+                    self.metric,
+                    self.threshold,
+                )
+                add_all(faiss_index, self._codes(view.take(kept_out)))
             else:
                 curve = before.curve
         places = np.concatenate((old, first, kept_out))
-        measured_at = len(view) if before is None or measure else before.measured_at
+        measured_at = len(view) if before is None or is_due else before.measured_at
         trained_at = len(view) if before is None else before.trained_at
-        return Structure.of(faiss_index, places, curve, measured_at, trained_at)
+        return Structure.of(faiss_index, places, len(view), curve, measured_at, trained_at)
 
     def _sample(self, view: PointsView, new: Int64Array) -> Int64Array:
         size = min(SAMPLE, max(LEAST_SAMPLE, SAMPLE_COMPARISONS // len(view)), len(new) // 8)
         return np.sort(np.random.default_rng(self.seed).choice(new, size, replace=False))
-
-    def _measure(
-        self, view: PointsView, faiss_index: Any, places: Int64Array, kept_out: Int64Array
-    ) -> RecallCurve:
-        """Ask a structure for points that it does not hold, farther and farther."""
-        queries = view.take(kept_out)
-        alive = view.alive[places]
-        truth = [
-            np.sort(np.partition(row, len(row) - MEASURED[1])[-MEASURED[1] :])[::-1]
-            for row in view.similarities(queries, places[alive])
-        ]
-        asked = _Asked(
-            view,
-            faiss_index,
-            places,
-            np.packbits(alive, bitorder="little"),
-            int(np.count_nonzero(~alive)),
-        )
-        floor = smallest_hit(self.metric, self.threshold)
-        above = [row[row >= floor] for row in truth]
-        near = self.threshold is not None
-        if near and sum(len(row[: MEASURED[0]]) for row in above) < FEW_NEIGHBOURS:
-            floor, near = smallest_hit(self.metric, None), False
-            above = [row[row >= floor] for row in truth]
-        breadths = self._breadths(len(view))
-        recalls, times = [], []
-        for k in MEASURED:
-            row_recalls: list[float] = []
-            row_times: list[float] = []
-            for breadth in breadths:
-                if row_recalls and row_recalls[-1] >= ALL_FOUND:
-                    break
-                start = time.perf_counter()
-                _, scores = self._ask(asked, queries, k, floor, breadth)
-                row_times.append((time.perf_counter() - start) / len(kept_out) * 1e6)
-                found, wanted = count_found(above, scores, k)
-                row_recalls.append(found / wanted if wanted else 1.0)
-            recalls.append(np.maximum.accumulate(row_recalls))
-            times.append(np.maximum.accumulate(row_times))
-        steps = max(map(len, recalls))
-        return RecallCurve(
-            breadths[:steps],
-            tuple(tuple(_filled(row, steps)) for row in recalls),
-            tuple(tuple(_filled(row, steps)) for row in times),
-            len(kept_out),
-            sum(len(row[: MEASURED[0]]) for row in above),
-            near,
-        )
 
     # --- searching -------------------------------------------------------------------------------
 
@@ -474,7 +303,7 @@ class RebuiltIndex(ABC):
         target: float,
     ) -> tuple[Int64Array, FloatArray]:
         breadth = max(structure.curve.breadth(target, k), self._least_breadth(k))
-        asked = _Asked(
+        asked = Asked(
             view.points,
             structure.faiss_index,
             structure.places,
@@ -484,12 +313,8 @@ class RebuiltIndex(ABC):
         with faiss_threads(1):
             return self._ask(asked, queries, k, floor, breadth)
 
-    def _least_breadth(self, k: int) -> int:  # noqa: ARG002
-        """How far a query must look to find k points at all."""
-        return 1
-
     def _ask(
-        self, asked: _Asked, queries: Batch, k: int, floor: float, breadth: int
+        self, asked: Asked, queries: Batch, k: int, floor: float, breadth: int
     ) -> tuple[Int64Array, FloatArray]:
         """Ask the structure, and compare what it answers exactly."""
         points, places = asked.points, asked.places
@@ -607,14 +432,9 @@ class RebuiltIndex(ABC):
             else:
                 arrays["vectors"] = features
         if view is not None and view.structure is not None:
-            structure = view.structure
-            arrays["places"] = structure.places
-            arrays["faiss"] = np.asarray(self._serialize(structure.faiss_index), np.uint8)
-            header |= {
-                "curve": structure.curve.as_json(),
-                "measured_at": structure.measured_at,
-                "trained_at": structure.trained_at,
-            }
+            arrays["places"] = view.structure.places
+            header["covered"] = len(view.structure)
+            structure_files.write(view.structure, header, arrays)
         write_arrays(Path(path), header, arrays)
 
     @classmethod
@@ -639,69 +459,75 @@ class RebuiltIndex(ABC):
                 index._points = Points.restored(
                     ids, np.asarray(arrays["alive"], bool), index.check(features)
                 )
-                index._publish(index._restored(header, arrays) if "faiss" in arrays else None)
+                structure = None
+                if "faiss" in arrays:
+                    places = np.array(arrays["places"], np.int64)
+                    covered = int(header.get("covered", len(places)))
+                    structure = index._read_structure(header, arrays, places, covered)
+                index._publish(structure)
         return index
 
-    def _restored(
-        self, header: dict[str, Any], arrays: dict[str, np.ndarray[Any, Any]]
+    # --- the structure alone, for a start that has the points from elsewhere ----------------------
+
+    @property
+    def structure_points(self) -> int:
+        """Points that the structure covers; 0: there is none."""
+        view = self._view
+        return 0 if view is None or view.structure is None else len(view.structure)
+
+    def save_structure(self, path: str | Path) -> int:
+        """Write the structure to a file, replacing it atomically; the points that it covers.
+
+        Searches and the writer may go on. Raises OSError.
+        """
+        view = self._view
+        if view is None or view.structure is None:
+            return 0
+        structure = view.structure
+        header: dict[str, Any] = {"index": f"{self.kind} structure", "parameters": self.parameters}
+        places = structure.places
+        ids = np.where(places >= 0, view.points.ids[np.maximum(places, 0)], -1)
+        arrays: dict[str, np.ndarray[Any, Any]] = {"ids": ids}
+        structure_files.write(structure, header, arrays)
+        write_arrays(Path(path), header, arrays)
+        return len(structure)
+
+    def load_structure(self, path: str | Path) -> int:
+        """Take up a structure that :meth:`save_structure` wrote; the points that it covers.
+
+        The index has points already, in order of their ids, and no structure. All checksums are
+        compared before FAISS sees a byte. Points that the file does not know are in no structure,
+        those that are gone are masked.
+
+        Raises:
+            CorruptFileError: the file is damaged, of another kind, or of other points.
+            OSError: it cannot be opened.
+        """
+        header, arrays = read_arrays(Path(path), kind=f"{self.kind} structure")
+        with unusable_is_corrupt(path):
+            view = self._points.view()
+            if view is None:
+                raise ValueError("there are no points")
+            if self.structure_points:
+                raise ValueError("there is a structure already")
+            fixed = ("metric", "seed", *(name for name in self.options if name != "scheme"))
+            known = header["parameters"]
+            if any(known[name] != self.parameters[name] for name in fixed):
+                raise ValueError("the structure was built with other parameters")
+            self._adopt(known)
+            places, covered = structure_files.places_of(np.array(arrays["ids"], np.int64), view)
+            structure = self._read_structure(header, arrays, places, covered)
+            self._publish(structure)
+        return len(structure)
+
+    def _read_structure(
+        self,
+        header: dict[str, Any],
+        arrays: dict[str, np.ndarray[Any, Any]],
+        places: Int64Array,
+        covered: int,
     ) -> Structure:
         view = self._points.view()
         assert view is not None
-        places = np.array(arrays["places"], np.int64)
-        if not np.array_equal(np.sort(places), np.arange(len(places))) or len(places) > len(view):
-            raise ValueError("places must be a permutation of those of the first points")
-        try:
-            found = self._deserialize(np.array(arrays["faiss"]))
-        except RuntimeError as error:
-            raise ValueError(f"FAISS cannot read its part: {error}") from error
-        codes = self._codes(view.take(places[:1]))
-        bits = 8 if codes.dtype == np.uint8 else 1
-        if (
-            type(found).__name__ != self._faiss_type()
-            or found.d != codes.shape[1] * bits
-            or found.ntotal != len(places)
-        ):
-            raise ValueError("FAISS's part does not belong to these points")
-        curve = RecallCurve.of_json(header["curve"])
-        structure = Structure.of(
-            found, places, curve, int(header["measured_at"]), int(header["trained_at"])
-        )
-        structure.remove(np.flatnonzero(~view.alive[: len(places)]))
-        return structure
-
-
-def _filled(row: Any, length: int) -> list[float]:
-    """The row as long as asked for, its last value repeated."""
-    return [float(value) for value in row] + [float(row[-1])] * (length - len(row))
-
-
-def whole(name: str, value: Any, least: int, most: int) -> int:
-    """A whole number within bounds.
-
-    Raises:
-        InvalidInputError: it is not.
-    """
-    wrong = isinstance(value, bool) or not isinstance(value, (int, np.integer))
-    if wrong or not least <= value <= most:
-        raise InvalidInputError(
-            f"{name} must be a whole number from {least} to {most}", field=name, limit=most
-        )
-    return int(value)
-
-
-def _add(faiss_index: Any, codes: npt.NDArray[Any]) -> None:
-    """Let FAISS take in points, some at a time."""
-    for start in range(0, len(codes), ADDED_AT_ONCE):
-        checkpoint()
-        faiss_index.add(codes[start : start + ADDED_AT_ONCE])
-
-
-@contextmanager
-def faiss_threads(threads: int) -> Iterator[None]:
-    """FAISS takes its number of threads from the calling thread, so it is put back after."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(threads)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
+        code = self._codes(view.take(np.zeros(1, np.int64)))
+        return structure_files.read(header, arrays, places, covered, view, code, self._faiss_type())

@@ -16,7 +16,9 @@ from closeby.index.engine import Metric
 from closeby.index.errors import InvalidInputError
 from closeby.index.minhash import SCHEMES, MinHashFamily, Scheme
 
-from .rebuilt import RebuiltIndex, Structure, whole
+from .choices import whole
+from .rebuilt import RebuiltIndex
+from .structure import Structure
 from .vectors import graph_bytes, lists_for, powers, train_gently
 
 # One-permutation hashing is faster from so many elements a sketch bit on.
@@ -51,20 +53,19 @@ class _SketchIndex(RebuiltIndex):
         )
         if sketch_bits not in (128, 256, 512):
             raise InvalidInputError("sketch_bits must be 128, 256 or 512", field="sketch_bits")
-        if scheme is not None and scheme not in SCHEMES:
-            raise InvalidInputError(f"scheme must be one of {', '.join(SCHEMES)}", field="scheme")
         self.sketch_bits = int(sketch_bits)
-        self.scheme = scheme
+        self.scheme = check_scheme(scheme)
 
     _clone = staticmethod(faiss.clone_binary_index)
-    _serialize = staticmethod(faiss.serialize_index_binary)
-    _deserialize = staticmethod(faiss.deserialize_index_binary)
 
     def _check_first(self, features: Batch) -> None:
         assert isinstance(features, SetBatch)
         if self.scheme is None:
             large = int(features.sizes[0]) > LARGE_SET * self.sketch_bits
             self.scheme = "one_permutation" if large else "permutations"
+
+    def _adopt(self, parameters: dict[str, Any]) -> None:
+        self.scheme = check_scheme(parameters["scheme"])
 
     def _codes(self, features: Batch) -> npt.NDArray[Any]:
         assert isinstance(features, SetBatch)
@@ -293,3 +294,17 @@ class BinaryIvfIndex(_SketchIndex):
             f"the {self.sketch_bits}-bit sketches of the nearest lists are scanned and the best "
             "compared exactly; how many lists, was measured on points that they did not hold"
         )
+
+
+def check_scheme(scheme: Any) -> Scheme | None:
+    """A MinHash scheme, or None: the first set decides.
+
+    Raises:
+        InvalidInputError: there is no such scheme.
+    """
+    for known in SCHEMES:
+        if scheme == known:
+            return known
+    if scheme is None:
+        return None
+    raise InvalidInputError(f"scheme must be one of {', '.join(SCHEMES)}", field="scheme")

@@ -12,7 +12,9 @@ from closeby.index.batches import Batch, SetBatch
 from closeby.index.engine import Metric
 from closeby.index.errors import InvalidInputError
 
-from .rebuilt import RebuiltIndex, Structure, whole
+from .choices import whole
+from .rebuilt import RebuiltIndex
+from .structure import Structure
 
 Codes: TypeAlias = Literal["flat", "pq", "rabitq"]
 

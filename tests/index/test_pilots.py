@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 from closeby.index import FlatIndex, LshIndex
-from closeby.index.pilots import Held, call_us, first_of, merge_us, segment_sizes, try_engine
+from closeby.index.pilots import Held, call_us, merge_us, segment_sizes, try_engine
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,3 @@ def test_only_the_nearest_of_a_thinned_sample_count(vectors):
     assert all(len(row) == 2 for row in held.ten)
     assert all((row >= 0.6).all() for row in held.near)
     assert held.asked == sum(row[0] >= 0.6 for row in held.ten)
-
-
-def test_the_first_points_of_a_pool(vectors):
-    assert len(first_of(vectors, 7)) == 7
-    assert len(first_of(vectors, 7_000)) == 300
