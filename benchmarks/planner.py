@@ -70,9 +70,9 @@ def measure(index: Any, queries: Any, truth: Any, threshold: float | None) -> di
 def laid_out(option: Any, points: Any, config: dict[str, Any]) -> Any:
     """An engine over all points, as a server would have it."""
     import numpy as np
+    from closeby.index.alive_points import rows_of
     from closeby.index.baselines import RebuiltIndex
     from closeby.index.predictions import SEGMENT_POINTS, waiting
-    from closeby.index.alive_points import rows_of
     from closeby.service.engines import ENGINES
 
     kind = ENGINES[option.index]
