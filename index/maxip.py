@@ -142,7 +142,8 @@ class MaxIPIndex:
             InvalidInputError: not finite, of another dimension, or of a norm above ``MAX_NORM``.
         """
         if _as_stored(batch, self.dim) and _largest_square(batch) <= MAX_NORM**2:
-            return batch  # as most queries are: nothing of them is not finite
+            stored: FloatArray = batch  # as most queries are: nothing of them is not finite
+            return stored
         vectors = as_dense_batch(batch, self.dim)
         if len(vectors) and not _largest_square(vectors) <= MAX_NORM**2:
             squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)

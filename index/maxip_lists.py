@@ -158,8 +158,8 @@ class Lists:
             encode(placed, placed_owner, centroids, rotation_signs(dim, seed + rotation), squares)
             for rotation in range(rotations)
         )
-        squares = np.bincount(placed_owner[places], squares[places], len(centroids))
-        spreads = np.sqrt(squares / np.maximum(sizes, 1)).astype(np.float32)
+        sums = np.bincount(placed_owner[places], squares[places], len(centroids))
+        spreads = np.sqrt(sums / np.maximum(sizes, 1)).astype(np.float32)
         return cls(
             placed_ids, placed, ByteRows.of(placed), ByteRows.of(centroids), spreads, starts,
             code_sets,
