@@ -67,7 +67,14 @@ def main(arguments: list[str] | None = None) -> int:
     page = commands.add_parser("page", help="write the measured part of docs/benchmarks.md anew")
     page.add_argument("--page", type=Path, default=HERE.parent / "docs" / "benchmarks.md")
     page.add_argument("--results", type=Path, default=HERE / "results")
-    options = parser.parse_args(arguments)
+    commands.add_parser("maxip", help="MaxIP search and conditional gradients", add_help=False)
+    options, rest = parser.parse_known_args(arguments)
+    if options.command == "maxip":
+        from .maxip import commands as maxip
+
+        return maxip.main(rest)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return _COMMANDS[options.command](options)
     except (FileNotFoundError, KeyError) as error:

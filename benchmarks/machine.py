@@ -9,7 +9,8 @@ from closeby.index import _native
 from closeby.service.bench import machine
 
 PACKAGES = (
-    "closeby", "numpy", "faiss-cpu", "nmslib", "datasketch", "rensa", "hnswlib", "matplotlib",
+    "closeby", "numpy", "faiss-cpu", "nmslib", "datasketch", "rensa", "hnswlib", "scann", "copt",
+    "matplotlib",
 )  # fmt: skip
 
 
