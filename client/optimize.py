@@ -18,6 +18,7 @@ from .wire import decode, encode
 J = TypeVar("J", bound=JobOperations, covariant=True)
 
 Oracle: TypeAlias = Literal["auto", "exact", "index"]
+Criterion: TypeAlias = Literal["greedy", "inner"]
 Variant: TypeAlias = Literal["fw", "pairwise", "bpcg"]
 Certify: TypeAlias = Literal["never", "final", "always"]
 Filter: TypeAlias = Mapping[str, Any]
@@ -41,6 +42,7 @@ class OptimizeOperations(Generic[J]):
         exclude: Iterable[PointId] = (),
         unique: bool = True,
         oracle: Oracle = "auto",
+        criterion: Criterion = "greedy",
         seed: int = 0,
         progress: Callable[[JobInfo], object] | None = None,
         timeout: float | None = None,
@@ -50,13 +52,15 @@ class OptimizeOperations(Generic[J]):
         ``target`` is another mean to approach. Only points that match ``filter`` are represented
         and chosen; those of ``exclude`` are not chosen. ``unique=False`` lets points be chosen
         again. ``oracle="exact"`` compares all points at each choice, ``"index"`` searches.
+        ``criterion="inner"`` takes the point of highest inner product with what is missing, for
+        which a collection by inner product is searched in its own index.
 
         Waits for the job, ``progress(info)`` told of it; ``start_select`` does not wait.
 
         Raises ValidationError for what cannot be done, JobFailedError, JobTimeoutError after
         ``timeout`` seconds (the job goes on).
         """
-        body = _select_body(m, target, filter, exclude, unique, oracle, seed)
+        body = _select_body(m, target, filter, exclude, unique, oracle, criterion, seed)
         info, rows = yield from self._run("select", body, progress, timeout)
         return SelectResult(
             [row["id"] for row in rows],
@@ -78,10 +82,11 @@ class OptimizeOperations(Generic[J]):
         exclude: Iterable[PointId] = (),
         unique: bool = True,
         oracle: Oracle = "auto",
+        criterion: Criterion = "greedy",
         seed: int = 0,
     ) -> Flow[J]:
         """Begin what ``select`` does; the `Job`, whose ``rows`` are the points chosen."""
-        body = _select_body(m, target, filter, exclude, unique, oracle, seed)
+        body = _select_body(m, target, filter, exclude, unique, oracle, criterion, seed)
         return (yield from self._start("select", body))
 
     @Operation
@@ -185,9 +190,12 @@ def _select_body(
     exclude: Iterable[PointId],
     unique: bool,
     oracle: Oracle,
+    criterion: Criterion,
     seed: int,
 ) -> bytes:
-    options = {"m": m, "unique": unique, "oracle": oracle, "seed": seed}
+    options = {
+        "m": m, "unique": unique, "oracle": oracle, "criterion": criterion, "seed": seed
+    }  # fmt: skip
     return _body(options, target, matching, exclude)
 
 

@@ -6,6 +6,8 @@ Arrays in, arrays out: shapes and types are checked, the interpreter lock is dro
 
 from libc.stdint cimport int8_t, int16_t, int64_t, uint8_t
 
+from libc.math cimport NAN
+
 import numpy as np
 
 
@@ -424,14 +426,14 @@ cdef class ListsView:
             raise ValueError("queries must have the dimension of the vectors")
         if k < 1 or probes < 1 or not k <= finals <= candidates <= MAX_CANDIDATES:
             raise ValueError("k and probes must be positive, k <= finals <= candidates <= 2**24")
-        cdef int64_t q, n = queries.shape[0], count = self.lists.lists
+        cdef int64_t q, i, n = queries.shape[0], count = self.lists.lists
         # A search never keeps more candidates than there are places.
         candidates = min(candidates, max(k, self.factors.shape[0]))
         probes = min(probes, count)
         cdef int64_t room = candidate_room(candidates), ranks = list_room(probes)
-        ids = np.full((n, k), -1, np.int64)
-        scores = np.full((n, k), np.nan, np.float32)
-        scanned = np.zeros(n, np.int64)
+        ids = np.empty((n, k), np.int64)
+        scores = np.empty((n, k), np.float32)
+        scanned = np.empty(n, np.int64)
         floats = np.empty(count + self.lists.padded + ranks + room, np.float32)
         # The order of lists, then of lists and of points: numbers, and doubtful ones of two words.
         longs = np.empty(probes + 3 * (ranks + room), np.int64)
@@ -466,6 +468,9 @@ cdef class ListsView:
         if n:
             with nogil:
                 for q in range(n):
-                    maxip_search(_kernels[0], self.lists, &queries[q, 0], effort, scratch,
-                                 &ids_view[q, 0], &scores_view[q, 0], &scanned_view[q])
+                    i = maxip_search(_kernels[0], self.lists, &queries[q, 0], effort, scratch,
+                                     &ids_view[q, 0], &scores_view[q, 0], &scanned_view[q])
+                    for i in range(i, k):
+                        ids_view[q, i] = -1
+                        scores_view[q, i] = NAN
         return ids, scores, scanned

@@ -40,6 +40,8 @@ MAX_ROTATIONS = 16
 MAX_NORM = 1e18
 _EXACT_BLOCK = 262_144
 _SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
+# Norms of queries below which products have few digits left.
+SHORT = 1e-28
 # A search looks again while points are being updated, so often at most.
 _LOOKS = 1_000
 # What the constructor takes by name and a file keeps.
@@ -141,18 +143,23 @@ class MaxIPIndex:
         Raises:
             InvalidInputError: not finite, of another dimension, or of a norm above ``MAX_NORM``.
         """
-        if _as_stored(batch, self.dim) and _largest_square(batch) <= MAX_NORM**2:
-            stored: FloatArray = batch  # as most queries are: nothing of them is not finite
-            return stored
+        return self._checked(batch)[0]
+
+    def _checked(self, batch: Any) -> tuple[FloatArray, npt.NDArray[np.float64]]:
+        """Vectors as they are stored, and their squared norms."""
+        if _as_stored(batch, self.dim):
+            squares = _squares(batch)
+            if squares.max() <= MAX_NORM**2:  # so no number is not finite
+                return batch, squares
         vectors = as_dense_batch(batch, self.dim)
-        if len(vectors) and not _largest_square(vectors) <= MAX_NORM**2:
-            squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+        squares = _squares(vectors)
+        if not squares.max(initial=0.0) <= MAX_NORM**2:
             raise InvalidInputError(
                 f"a vector's norm must be at most {MAX_NORM:g}, or inner products overflow",
                 field="vector",
                 row=int(squares.argmax()),
             )
-        return vectors
+        return vectors, squares
 
     def add(self, batch: Any, ids: Any = None) -> None:
         """Add points; a search finds them when this returns.
@@ -350,9 +357,21 @@ class MaxIPIndex:
         """
         k = check_k(k)
         _check_turn(turn)
-        queries = self.check(batch)
+        queries, squares = self._checked(batch)
         floor = smallest_hit(self.metric, threshold)
         target = self.target_recall if target_recall is None else check_target(target_recall)
+        if squares.min(initial=1.0) >= SHORT**2:
+            return self._search(queries, k, floor, target, turn)
+        # So short that products lose digits: asked as if they were longer.
+        longer, exponents = _lengthened(queries)
+        ids, scores = self._search(longer, k, -np.inf, target, turn)
+        scores = np.ldexp(scores, -exponents[:, None])
+        hits = scores >= floor
+        return np.where(hits, ids, -1), np.where(hits, scores, np.float32(np.nan))
+
+    def _search(
+        self, queries: FloatArray, k: int, floor: float, target: float, turn: int
+    ) -> tuple[Int64Array, FloatArray]:
         for _ in range(_LOOKS):
             before = self._updates
             parts = [
@@ -678,9 +697,15 @@ def _as_stored(batch: Any, dim: int | None) -> bool:
     )
 
 
-def _largest_square(vectors: FloatArray) -> float:
-    """The greatest squared norm; NaN if a number is, infinite or NaN if one is infinite."""
-    return float(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64).max())
+def _squares(vectors: FloatArray) -> npt.NDArray[np.float64]:
+    squares: npt.NDArray[np.float64] = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+    return squares
+
+
+def _lengthened(queries: FloatArray) -> tuple[FloatArray, npt.NDArray[np.int32]]:
+    """Queries times powers of two that bring them near 1, and the exponents, int32 (q,)."""
+    exponents = -np.frexp(np.abs(queries).max(axis=1, initial=0))[1]
+    return np.ldexp(queries, exponents[:, None]), exponents.astype(np.int32)
 
 
 def _check_turn(turn: Any) -> None:

@@ -27,11 +27,14 @@ from .abandon import checkpoint
 from .batches import FloatArray, Int64Array
 from .maxip_clusters import cluster
 from .minhash import splitmix
+from .topk import merge_topk
 
 Int8Array: TypeAlias = npt.NDArray[np.int8]
 
 BLOCK = _maxip.BLOCK
 ENCODED_AT_ONCE = 65_536
+# Coordinates below are compared in float64.
+TINY = 1e-30
 DRAINED = np.float32(-3e38)
 
 
@@ -206,6 +209,11 @@ class Lists:
         return longest_norm(self.vectors)
 
     @cached_property
+    def _tiny(self) -> Int64Array:
+        """Places of points that are too short for codes and bytes, int64 (n,)."""
+        return self.filled[tiny(self.vectors[self.filled])]
+
+    @cached_property
     def _by_id(self) -> tuple[Int64Array, Int64Array]:
         """Ids in rising order and the place of each."""
         order = self.filled[np.argsort(self.ids[self.filled], kind="stable")]
@@ -252,7 +260,9 @@ class Lists:
             code_sets,
         )  # fmt: skip
         # What was derived from the shared arrays need not be derived again.
-        shared = {n: v for n, v in vars(self).items() if n in ("filled", "longest", "_by_id")}
+        shared = {
+            n: v for n, v in vars(self).items() if n in ("filled", "longest", "_by_id", "_tiny")
+        }
         vars(other).update(shared)
         return other
 
@@ -275,7 +285,28 @@ class Lists:
         view = self._views[turn % len(self._views)]
         finals = max(effort.finals, k)
         candidates = max(effort.candidates, finals)
-        return view.search(queries, k, effort.probes, candidates, finals, effort.kappa, floor)
+        ids, scores, read = view.search(
+            queries, k, effort.probes, candidates, finals, effort.kappa, floor
+        )
+        if len(self._tiny):
+            return (*self._with_tiny(queries, k, floor, (ids, scores)), read + len(self._tiny))
+        return ids, scores, read
+
+    def _with_tiny(
+        self, queries: FloatArray, k: int, floor: float, hits: tuple[Int64Array, FloatArray]
+    ) -> tuple[Int64Array, FloatArray]:
+        """Hits in which the shortest points have their true places: compared one by one."""
+        ids, scores = hits
+        places = self._tiny[~np.isnan(self.code_sets[0].factors[self._tiny])]
+        doubtful = np.isin(ids, self.ids[self._tiny])
+        others = np.where(doubtful, -1, ids), np.where(doubtful, np.float32(np.nan), scores)
+        products = precise_products(self.vectors[places], queries)
+        good = products >= floor
+        own = (
+            np.where(good, self.ids[places], -1),
+            np.where(good, products, np.float32(np.nan)),
+        )
+        return merge_topk([others, own], k)
 
     @property
     def nbytes(self) -> dict[str, int]:
@@ -296,6 +327,17 @@ def longest_norm(vectors: FloatArray) -> float:
     """The greatest norm of some vectors, 0 if there is none."""
     squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
     return float(np.sqrt(squares.max(initial=0.0)))
+
+
+def tiny(vectors: FloatArray) -> npt.NDArray[np.bool_]:
+    """Which vectors are not zero, but so short that products in float32 have few digits."""
+    peaks = np.maximum(vectors.max(axis=1, initial=0), -vectors.min(axis=1, initial=0))
+    return np.asarray((peaks > 0) & (peaks < TINY), np.bool_)
+
+
+def precise_products(vectors: FloatArray, queries: FloatArray) -> FloatArray:
+    """Inner products of queries with vectors, summed in float64: float32 (q, n)."""
+    return (queries.astype(np.float64) @ vectors.astype(np.float64).T).astype(np.float32)
 
 
 def code_bits(dim: int) -> int:

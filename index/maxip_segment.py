@@ -20,7 +20,7 @@ from .batches import Batch, FloatArray, Int64Array
 from .buffers import Column, marked
 from .files import read_arrays, unusable_is_corrupt, write_arrays
 from .maxip_effort import Calibration, calibrate
-from .maxip_lists import ByteRows, CodeSet, Lists, MaxIPEffort, longest_norm
+from .maxip_lists import ByteRows, CodeSet, Lists, MaxIPEffort, longest_norm, precise_products, tiny
 
 KIND = "maxip-segment"
 _QUERIES_AT_ONCE = 256
@@ -119,8 +119,12 @@ class MaxIPTail:
         rows = marked(view.alive)
         vectors = view.vectors[rows] if len(rows) < len(view.ids) else view.vectors
         points = view.ids[rows]
+        short = np.flatnonzero(tiny(vectors))
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
-            products = _maxip.products(vectors, queries[start : start + _QUERIES_AT_ONCE])
+            asked = queries[start : start + _QUERIES_AT_ONCE]
+            products = _maxip.products(vectors, asked)
+            if len(short):
+                products[:, short] = precise_products(vectors[short], asked)
             for row, product in enumerate(products, start):
                 good = np.flatnonzero(product >= floor)
                 if len(good) > k:

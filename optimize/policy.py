@@ -16,7 +16,7 @@ import numpy.typing as npt
 from closeby.index import InvalidInputError, MaxIPIndex
 
 from .atoms import MatrixAtoms
-from .objective import a_function, answer, number, share, whole
+from .objective import a_function, answer, number, resumed, share, whole
 from .trace import Array, Callback, Ids, Recorder, Status, Trace
 
 GradQ: TypeAlias = Callable[[Any, Array], tuple[Any, Any]]
@@ -62,6 +62,7 @@ def policy_gradient(
     callback: Callback | None = None,
     *,
     target_recall: float | None = None,
+    start: PolicyResult | None = None,
 ) -> PolicyResult:
     """Improve the policy of each state by steps towards its best action.
 
@@ -75,6 +76,7 @@ def policy_gradient(
         certify: "final" compares all actions for the gap that is returned.
         callback: called with a ``Progress`` after each step; a true answer stops.
         target_recall: of the index's searches.
+        start: the result of an earlier call with the same actions and states, to go on from.
 
     Raises:
         InvalidInputError: unusable actions or parameters.
@@ -89,18 +91,24 @@ def policy_gradient(
     whole(max_iter, "max_iter", 0)
     if number(tol, "tol") < 0:
         raise InvalidInputError("tol must not be negative", field="tol")
+    resumed(start, PolicyResult)
     oracle = _Actions(actions, target_recall)
     length = _length_of(step)
-    recorder = Recorder(callback)
-    count = len(states)
-    _, first = _evaluate(grad_q, states, np.tile(oracle.any(), (count, 1)), 0)
-    start = oracle.best(first, 0)
-    policies = oracle.vectors(start)
-    ids = [start]
-    weights = [np.ones(count)]
+    recorder = Recorder(callback, start.trace if start is not None else None)
+    oracle.read = recorder.atoms
+    begin = recorder.first
+    if start is None:
+        count = len(states)
+        _, first = _evaluate(grad_q, states, np.tile(oracle.any(), (count, 1)), 0)
+        ids, weights = [oracle.best(first, 0)], [np.ones(count)]
+        policies = oracle.vectors(ids[0])
+    else:
+        _check_start(start, len(states), oracle.dim)
+        ids, weights = list(start.ids.T), list(start.weights.T)
+        policies = start.point
     status: Status = "max_iter"
-    values, gradients = _evaluate(grad_q, states, policies, 0)
-    for t in range(max_iter):
+    values, gradients = _evaluate(grad_q, states, policies, begin)
+    for t in range(begin, begin + max_iter):
         chosen = oracle.best(gradients, t + 1)
         vectors = oracle.vectors(chosen)
         gaps = np.einsum("sd,sd->s", gradients, vectors - policies)
@@ -119,12 +127,21 @@ def policy_gradient(
         if np.maximum(gaps, 0).mean() <= tol:
             status = "converged"
             break
-    chosen = oracle.exact(gradients) if certify == "final" else oracle.best(gradients, max_iter)
+    chosen = (
+        oracle.exact(gradients) if certify == "final" else oracle.best(gradients, begin + max_iter)
+    )
     gaps = np.einsum("sd,sd->s", gradients, oracle.vectors(chosen) - policies)
     return PolicyResult(
         np.stack(ids, axis=1), np.stack(weights, axis=1), policies, values,
         np.maximum(gaps, 0), certify == "final" or oracle.index is None, status, recorder.trace,
     )  # fmt: skip
+
+
+def _check_start(start: PolicyResult, states: int, dim: int) -> None:
+    if start.point.shape != (states, dim):
+        raise InvalidInputError(
+            f"start must be of {states} states and actions of dimension {dim}", field="start"
+        )
 
 
 def _length_of(step: float | Callable[[int], float] | None) -> Callable[[int], float]:
@@ -154,13 +171,16 @@ class _Actions:
             self.rows = checked.rows
         if self.index is not None and not len(self.index):
             raise InvalidInputError("the index of actions is empty", field="actions")
+        self.dim = self.vectors(np.array([self._first()])).shape[1]
         self._target = target_recall
         self.read = 0
 
+    def _first(self) -> int:
+        return 0 if self.index is None else self.index.some_ids(1)[0]
+
     def any(self) -> Array:
         """Any action, float64 (d,)."""
-        first = 0 if self.index is None else self.index.some_ids(1)[0]
-        return np.asarray(self.vectors(np.array([first]))[0], np.float64)
+        return np.asarray(self.vectors(np.array([self._first()]))[0], np.float64)
 
     def best(self, directions: Array, turn: int) -> Ids:
         """Ids of the actions of highest score, as far as they are found, int64 (s,)."""

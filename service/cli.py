@@ -445,6 +445,7 @@ def select(
         bool, typer.Option("--repeat", help="Points may be chosen more than once.")
     ] = False,
     oracle: Annotated[str, typer.Option(help="auto, exact or index.")] = "auto",
+    criterion: Annotated[str, typer.Option(help="greedy or inner.")] = "greedy",
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
     api_key_file: _ApiKeyFile = None,
 ) -> None:
@@ -462,7 +463,7 @@ def select(
     from .optimize_command import OptimizeFlags, run_select_command
 
     flags = OptimizeFlags(url, api_key_file, output, matching, exclude)
-    options = {"unique": not repeat, "oracle": oracle, "seed": seed}
+    options = {"unique": not repeat, "oracle": oracle, "criterion": criterion, "seed": seed}
     raise typer.Exit(run_select_command(collection, m, target, flags, options))
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from closeby.index import MinHashFamily, SetBatch
-from closeby.index.batches import FloatArray
+from closeby.index import MaxIPIndex, MinHashFamily, SetBatch
+from closeby.index.batches import FloatArray, Int64Array
 from closeby.index.maxip import MAX_NORM
 
 from .encoding import Features, decode_rows
@@ -41,11 +41,21 @@ class HeldPoints:
         ids: of the points.
         vectors: float32 (n, dim), their vectors.
         free: bool (n,), those that are not excluded.
+        seqs: int64 (n,), what `index` calls them.
+        index: the collection's own index, of the free points alone; None if it has none, or if it
+            was not asked for.
     """
 
     ids: list[int | str]
     vectors: FloatArray
     free: npt.NDArray[np.bool_]
+    seqs: Int64Array
+    index: MaxIPIndex | None
+
+    def places(self, seqs: Int64Array) -> Int64Array:
+        """Rows of points by what the index calls them, int64 (m,)."""
+        order = np.argsort(self.seqs)
+        return np.asarray(order[np.searchsorted(self.seqs[order], seqs)], np.int64)
 
 
 @dataclass(frozen=True)
@@ -99,15 +109,18 @@ def hold(
     excluded: Collection[int | str],
     most_bytes: int,
     tell: Callable[[int, int], None],
+    indexed: bool = False,
 ) -> HeldPoints:
-    """All points of this moment that match.
+    """All points of this moment that match; `indexed`: with the collection's own index of them.
 
     `tell(read, total)` is called as they are read; what it raises ends the reading. Raises
     ValidationError if there are none, too many, or one is too long to be added up,
     CollectionNotFoundError if the collection was deleted meanwhile.
     """
     ids: list[int | str] = []
-    with shard.points_now() as points:
+    seqs: list[int] = []
+    left_out: list[int] = []
+    with shard.points_now(indexed=indexed) as points:
         check_size(points.count, embedding.dim, most_bytes)
         vectors = np.empty((points.count, embedding.dim), np.float32)
         tell(0, points.count)
@@ -120,6 +133,9 @@ def hold(
                 part = embedding.vectors(decode_rows([row.features or b"" for row in kept]))
                 vectors[len(ids) : len(ids) + len(part)] = part
                 ids.extend(point_id(row.point) for row in kept)
+                seqs.extend(row.seq for row in kept)
+            if len(kept) < len(rows):
+                left_out.extend({row.seq for row in rows} - {row.seq for row in kept})
             tell(read, points.count)
     if read < points.count:
         raise CollectionNotFoundError("the collection was deleted")
@@ -130,7 +146,11 @@ def hold(
     _check_norms(vectors, ids)
     apart = set(excluded)
     free = np.fromiter((point not in apart for point in ids), bool, len(ids))
-    return HeldPoints(ids, vectors, free)
+    numbers = np.array(seqs, np.int64)
+    if points.index is not None:
+        points.index.remove(np.array(left_out, np.int64))
+        points.index.remove(numbers[~free])
+    return HeldPoints(ids, vectors, free, numbers, points.index)
 
 
 def _check_norms(vectors: FloatArray, ids: list[int | str]) -> None:

@@ -104,7 +104,10 @@ def select(context: JobContext) -> dict[str, Any]:
     asked = read_model(context.params, SelectBody)
     shard = context.shard()
     embedding = embedding_of(shard, asked.seed)
-    held = _hold(context, shard, asked, embedding)
+    # By the highest inner product the collection's own index can be asked; for the greedy choice
+    # one of another dimension is built.
+    own = shard.metric == "ip" and asked.criterion == "inner" and asked.oracle != "exact"
+    held = _hold(context, shard, asked, embedding, indexed=own)
     places = np.flatnonzero(held.free)
     _check_m(asked, len(places))
     from closeby.optimize import herding, random_discrepancy  # when needed: starts are quicker
@@ -123,18 +126,21 @@ def select(context: JobContext) -> dict[str, Any]:
         context.progress(step.iteration + 1, asked.m, **shown)
 
     context.progress(0, asked.m, phase="choosing")
+    index = held.index if oracle == "index" else None
     found = herding(
-        vectors,
+        vectors if index is None else index,
         asked.m,
         target,
         asked.unique,
+        criterion=asked.criterion,
         oracle="ladder" if oracle == "index" else "exact",
         seed=asked.seed,
         callback=tell,
     )
+    chosen = places[found.ids] if index is None else held.places(found.ids)
     chance = random_discrepancy(vectors, asked.m, target, asked.unique, seed=asked.seed)
     rows = zip(
-        places[found.ids].tolist(),
+        chosen.tolist(),
         found.weights.tolist(),
         found.discrepancy.tolist(),
         chance.tolist(),
@@ -171,7 +177,8 @@ def approximate(context: JobContext) -> dict[str, Any]:
     shard = context.shard()
     embedding = as_given(shard)
     target = _target(asked.target, embedding.dim)
-    held = _hold(context, shard, asked, embedding)
+    own = shard.metric == "ip" and len(shard) > EXACT_POINTS
+    held = _hold(context, shard, asked, embedding, indexed=own)
     places = np.flatnonzero(held.free)
     if not len(places):
         raise ValidationError.of("exclude", "leaves no point")
@@ -191,9 +198,10 @@ def approximate(context: JobContext) -> dict[str, Any]:
         context.progress(step.iteration + 1, asked.max_iter, phase="approximating", **finite)
 
     context.progress(0, asked.max_iter, phase="approximating")
+    vectors = held.vectors if held.free.all() else held.vectors[places]
     found = frank_wolfe(
         distance,
-        held.vectors if held.free.all() else held.vectors[places],
+        vectors if held.index is None else held.index,
         asked.variant,
         max_iter=asked.max_iter,
         tol=asked.tol / scale,
@@ -204,13 +212,13 @@ def approximate(context: JobContext) -> dict[str, Any]:
     )
     order = np.lexsort((found.ids, -np.abs(found.weights)))
     kept = order[found.weights[order] != 0]
+    ids = found.ids[kept]
+    combined = places[ids] if held.index is None else held.places(ids)
     _write_rows(
         context,
         (
             {"id": held.ids[at], "weight": weight * asked.radius}
-            for at, weight in zip(
-                places[found.ids[kept]].tolist(), found.weights[kept].tolist(), strict=True
-            )
+            for at, weight in zip(combined.tolist(), found.weights[kept].tolist(), strict=True)
         ),
     )
     return {
@@ -248,6 +256,8 @@ def _hold(
     shard: Shard,
     asked: SelectBody | FrankWolfeBody,
     embedding: Embedding,
+    *,
+    indexed: bool,
 ) -> HeldPoints:
     return hold(
         shard,
@@ -256,6 +266,7 @@ def _hold(
         excluded=asked.exclude,
         most_bytes=context.settings.max_job_bytes,
         tell=lambda read, total: context.progress(read, total, phase="reading"),
+        indexed=indexed,
     )
 
 

@@ -424,6 +424,10 @@ class SelectBody(_OverPoints):
     oracle: Literal["auto", "exact", "index"] = Field(
         "auto", description="How the next point is found: exact compares all, index searches."
     )
+    criterion: Literal["greedy", "inner"] = Field(
+        "greedy",
+        description="Which point is next: of least discrepancy, or of highest inner product.",
+    )
 
 
 class FrankWolfeBody(_OverPoints):

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import structlog
-from closeby.index import Featurizer
+from closeby.index import Featurizer, MaxIPIndex
 
 from .applying import Applying
 from .clearing import Clearing
@@ -532,8 +532,8 @@ class Shard:
         return self._contents.search(features, wanted, self._applying.lock)
 
     @contextlib.contextmanager
-    def points_now(self) -> Iterator[Points]:
-        """All points as they are at this moment, while writes go on.
+    def points_now(self, *, indexed: bool = False) -> Iterator[Points]:
+        """All points as they are at this moment, while writes go on; `indexed`: and their index.
 
         Within the context no row of theirs is removed from the log.
         """
@@ -541,8 +541,10 @@ class Shard:
         with self._clearing.kept():
             with self._applying.lock:
                 live = self._contents.live.all_seqs()
+                engine = self._contents.engine
+                index = engine.fork() if indexed and isinstance(engine, MaxIPIndex) else None
             self._store.sync()
-            yield Points(len(live), self._store.rows(self.record.id, live.tolist()))
+            yield Points(len(live), self._store.rows(self.record.id, live.tolist()), index)
 
     def _check_ready(self) -> None:
         if self.ready:

@@ -28,6 +28,7 @@ from typing import Any, BinaryIO
 
 import orjson
 import xxhash
+from closeby.index import MaxIPIndex
 
 from .durable_files import PARTIAL, remove, sync_directory
 from .encoding import decode_rows
@@ -164,10 +165,15 @@ class Snapshots:
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """How many points there are, and their rows."""
+    """How many points there are, and their rows.
+
+    `index` holds the same points by their seqs and may be changed: of collections with such an
+    engine, where it was asked for.
+    """
 
     count: int
     rows: Iterable[StoredPoint]
+    index: MaxIPIndex | None = None
 
 
 # --- writing -------------------------------------------------------------------------------------

@@ -223,8 +223,8 @@ class ClusterCollection(Shard):
         return Answer(hits, recall, (len(parts), total))
 
     @contextlib.contextmanager
-    def points_now(self) -> Iterator[Points]:
-        """See `Shard.points_now`: read from the log alone, in one transaction."""
+    def points_now(self, *, indexed: bool = False) -> Iterator[Points]:  # noqa: ARG002
+        """See `Shard.points_now`: read from the log alone, in one transaction; without an index."""
         with self._store.snapshot() as connection:
             latest = (
                 sa.select(sa.func.max(log_table.c.seq))

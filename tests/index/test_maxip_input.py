@@ -79,8 +79,41 @@ def test_one_huge_norm_hides_nothing() -> None:
     np.testing.assert_array_equal(index.search(POINTS[:5], 3)[0], order)
 
 
-def test_numbers_below_normal_ones_can_be_added() -> None:
-    index = index_of(POINTS * np.float32(1e-40))
-    ids, scores = index.search(POINTS[:5], 3)
-    assert (ids >= 0).all()
-    np.testing.assert_allclose(scores, 0, atol=1e-37)
+@pytest.mark.parametrize("capacity", [100, 10_000])  # sealed, and in the tail
+@pytest.mark.parametrize("size", [1e-40, 1e-35, 1e-31])
+def test_short_points_are_ranked_rightly(size: float, capacity: int) -> None:
+    points = POINTS * np.float32(size)
+    points[::7] = POINTS[::7]
+    points[3] = 0
+    index = MaxIPIndex(capacity=capacity)
+    index.add(points)
+    index.remove([10])
+    wide = points.astype(np.float64)
+    queries = -np.abs(POINTS[:5])  # of long points most have lower products than of short ones
+    truth = (queries.astype(np.float64) @ wide.T).astype(np.float32)
+    truth[:, 10] = -np.inf
+    k = 250
+    order = np.lexsort((np.broadcast_to(np.arange(len(points)), truth.shape), -truth), axis=1)
+    ids, scores = index.search(queries, k, target_recall=0.9999)
+    np.testing.assert_allclose(
+        scores, np.take_along_axis(truth, order, 1)[:, :k], rtol=1e-4, atol=1e-44
+    )
+    short = np.abs(np.take_along_axis(truth, ids, 1)) < 1e-29
+    assert short.any()
+    np.testing.assert_array_equal(ids[short], order[:, :k][short])
+
+
+@pytest.mark.parametrize("size", [1e-44, 1e-40, 1e-31])
+def test_short_queries_are_answered_like_long_ones(size: float) -> None:
+    index = index_of(POINTS)
+    queries = POINTS[:5] * np.float32(size)
+    ids, scores = index.search(queries, 3)
+    truth = queries.astype(np.float64) @ POINTS.T.astype(np.float64)
+    np.testing.assert_array_equal(ids, np.argsort(-truth, axis=1)[:, :3])
+    np.testing.assert_allclose(scores, np.take_along_axis(truth, ids, 1), rtol=1e-4, atol=1e-44)
+    mixed = np.vstack([queries, POINTS[:1], np.zeros_like(POINTS[:1])])
+    threshold = float(scores[0, 1])
+    kept, among = index.search(mixed, 3, threshold)
+    assert kept[0].tolist() == [ids[0, 0], ids[0, 1], -1]
+    assert np.isnan(among[0, 2])
+    assert kept[5, 0] == index.search(POINTS[:1], 1)[0][0, 0]

@@ -55,6 +55,30 @@ def test_linear_rewards_lead_to_one_best_action() -> None:
     np.testing.assert_allclose(result.values, (states @ rows.T).max(axis=1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("indexed", [False, True])
+def test_it_can_be_resumed(indexed: bool) -> None:
+    rows = actions(500)
+    given: Any = rows
+    if indexed:
+        given = MaxIPIndex()
+        given.add(rows)
+    states = np.random.default_rng(3).standard_normal((4, 12))
+    whole = policy_gradient(towards, given, states, 30)
+    half = policy_gradient(towards, given, states, 30, callback=lambda p: p.iteration == 11)
+    assert half.status == "stopped"
+    assert half.ids.shape == (4, 13)
+    rest = policy_gradient(towards, given, states, 18, start=half)
+    np.testing.assert_array_equal(rest.ids, whole.ids)
+    np.testing.assert_array_equal(rest.weights, whole.weights)
+    np.testing.assert_array_equal(rest.point, whole.point)
+    np.testing.assert_array_equal(rest.trace["objective"], whole.trace["objective"])
+    np.testing.assert_array_equal(rest.trace["atoms"], whole.trace["atoms"])
+    assert policy_gradient(towards, given, states, 0, start=half).ids.shape == (4, 13)
+    for wrong in (half.point, policy_gradient(towards, given, states[:3], 2)):
+        with pytest.raises(InvalidInputError, match="start must be"):
+            policy_gradient(towards, given, states, 5, start=wrong)  # type: ignore[arg-type]
+
+
 def test_it_can_be_stopped() -> None:
     result = policy_gradient(
         towards, actions(50), np.ones((2, 12)), 40, callback=lambda p: p.iteration == 3

@@ -150,6 +150,45 @@ def test_many_points_are_searched_in_an_index(served: httpx.Client) -> None:
     assert job["result"]["oracle"] == "index"
 
 
+def test_a_collections_own_index_is_searched(
+    served: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(
+        served, "own", vectors_of("ip") | {"index": "maxip"}, ids=NAMES, vectors=VECTORS.tolist(),
+        payloads=[{"part": i % 5} for i in range(400)],
+    )  # fmt: skip
+    # Moved to the end of the log, and removed: what the index calls points are no places.
+    again = {"ids": NAMES[:9], "vectors": VECTORS[:9].tolist(), "payloads": [{"part": 1}] * 9}
+    assert served.post("/v1/collections/own/points:upsert", json=again).status_code == 200
+    assert served.post("/v1/collections/own/points:delete", json={"ids": [10]}).status_code == 200
+    asked = {"m": 40, "oracle": "index", "criterion": "inner", "exclude": ["p1"]}
+    rows = run(served, "own/select", asked | {"filter": {"part": [1, 3]}})[1]
+    part = np.array([1 if i < 9 else i % 5 for i in range(400)])
+    places = [i for i in range(400) if part[i] in (1, 3) and i != 10]
+    free = [i for i in places if i != 1]
+    mean = VECTORS[places].mean(axis=0, dtype=np.float64)
+    expected = herding(VECTORS[free], 40, mean, criterion="inner")
+    assert [row["id"] for row in rows] == [NAMES[free[i]] for i in expected.ids]
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("an index was built, or all points were read")
+
+    monkeypatch.setattr(optimize_jobs, "EXACT_POINTS", 100)
+    monkeypatch.setattr("closeby.optimize.nearest.NearestSumIndex.__init__", never)
+    monkeypatch.setattr("closeby.optimize.atoms.MatrixAtoms.search", never)
+    target = VECTORS[:7].mean(axis=0).astype(float) * 0.8
+    body = {"target": target.tolist(), "tol": 1e-4, "exclude": ["p1"]}
+    job, rows = run(served, "own/frank_wolfe", body)
+    assert job["result"]["certified"]
+    assert job["result"]["gap"] <= 1e-4
+    weights = {row["id"]: row["weight"] for row in rows}
+    assert "p1" not in weights
+    assert 10 not in weights
+    point = sum(weight * VECTORS[NAMES.index(name)] for name, weight in weights.items())
+    assert abs(float((point - target) @ (point - target)) - job["result"]["objective"]) < 1e-5
+    assert served.delete("/v1/collections/own").status_code in (200, 204)
+
+
 # --- frank_wolfe ----------------------------------------------------------------------------------
 
 
