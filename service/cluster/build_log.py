@@ -8,7 +8,7 @@ comes too late, of a build that was ended or is published, finds the name gone a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -99,7 +99,7 @@ class BuildLog:
                 found.update((row.seq, row.point) for row in rows)
         return found
 
-    def rows(self, intervals: Sequence[Interval]) -> Iterator[list[LogRow]]:
+    def rows(self, intervals: Sequence[Interval]) -> Generator[list[LogRow], None, None]:
         """The rows of rising intervals, in order, some at a time."""
         columns = [log_table.c[name] for name in ("seq", "point", "op", "features")]
         has_payload = log_table.c.payload.is_not(None).label("has_payload")
@@ -109,8 +109,11 @@ class BuildLog:
                 found = connection.execution_options(yield_per=READ_ROWS).execute(
                     statement.order_by(log_table.c.seq)
                 )
-                for part in found.partitions():
-                    yield [LogRow(r.seq, r.point, r.op, r.features, r.has_payload) for r in part]
+                with found:
+                    for part in found.partitions():
+                        yield [
+                            LogRow(r.seq, r.point, r.op, r.features, r.has_payload) for r in part
+                        ]
 
     def delete(self, seqs: Sequence[int]) -> None:
         """Remove rows."""

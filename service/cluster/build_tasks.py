@@ -36,12 +36,14 @@ from closeby.service.points_file import Names, PointsFile, Seqs
 from closeby.service.sealing import Sealing, SealingEngine
 
 from .build_log import BuildLog, Interval
-from .segment_store import SegmentStore
+from .segment_store import SegmentStore, download
 from .stored_files import prefix_of
 
 __all__ = ["Job", "read", "seal", "store", "survey"]
 
 BATCH_POINTS = 2_000
+OBJECT_STORES = ("s3://", "s3a://", "gs://", "az://", "abfs://", "abfss://")
+"""Protocols of files that are read as segments are written; others are fsspec's own."""
 TOLD_ROWS = 5
 """Bad rows of a file, and of a batch, whose reason is told."""
 
@@ -248,13 +250,14 @@ def _sealed_pieces(
             engine.finish(merge, merge.build(directory / f"piece-{pieces:08}"))
             pieces += 1
 
-    for rows in log.rows([Interval(first, last) for first, last in intervals]):
-        features = decode_rows([row.features or b"" for row in rows])
-        engine.add(features, np.array([row.seq for row in rows], np.int64))
-        seqs += [row.seq for row in rows]
-        keys += [row.point for row in rows]
-        payloads += [row.has_payload for row in rows]
-        seal_pieces()
+    with contextlib.closing(log.rows([Interval(*interval) for interval in intervals])) as blocks:
+        for rows in blocks:
+            features = decode_rows([row.features or b"" for row in rows])
+            engine.add(features, np.array([row.seq for row in rows], np.int64))
+            seqs += [row.seq for row in rows]
+            keys += [row.point for row in rows]
+            payloads += [row.has_payload for row in rows]
+            seal_pieces()
     engine.freeze()
     seal_pieces()
     return Names.of(np.array(seqs, np.int64), keys, payloads)
@@ -329,7 +332,11 @@ def _local(path: str) -> Iterator[Path]:
         yield Path(path)
         return
     with tempfile.TemporaryDirectory(prefix="closeby-build-") as folder:
-        yield fetched(path, Path(folder), 1 << 62, lambda: None)
+        if path.startswith(OBJECT_STORES):
+            # With the credentials that segments are stored with.
+            yield download(path, Path(folder))
+        else:
+            yield fetched(path, Path(folder), 1 << 62, lambda: None)
 
 
 def _stem(path: str) -> str:

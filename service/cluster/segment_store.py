@@ -15,9 +15,11 @@ import obstore
 import xxhash
 from closeby.index.errors import CorruptFileError
 from closeby.service.durable_files import PARTIAL, remove, sync_directory
+from closeby.service.errors import ImportFileError
+from closeby.service.import_files import safe_name
 from closeby.service.manifest import FileEntry
 
-__all__ = ["SegmentStore", "SegmentStoreError"]
+__all__ = ["SegmentStore", "SegmentStoreError", "download"]
 
 LARGEST_AT_ONCE = 1 << 30
 """Larger files go up in parts, which no object storage can make conditional."""
@@ -108,6 +110,22 @@ class SegmentStore:
                     obstore.delete(self._store, key)
         except (obstore.exceptions.BaseError, OSError) as error:
             raise SegmentStoreError(f"objects cannot be removed: {_first_line(error)}") from error
+
+
+def download(url: str, folder: Path) -> Path:
+    """An object of any kind as a file in `folder`. Raises ImportFileError."""
+    place, _, name = url.rpartition("/")
+    path = folder / safe_name(name)
+    try:
+        store = obstore.store.from_url(place)
+        with path.open("wb") as out:
+            for part in obstore.get(store, name).stream():
+                out.write(part)
+    except FileNotFoundError as error:
+        raise ImportFileError(f"{url}: there is no such object") from error
+    except (obstore.exceptions.BaseError, OSError, ValueError) as error:
+        raise ImportFileError(f"{url} cannot be fetched: {_first_line(error)}") from error
+    return path
 
 
 def _key(prefix: str, file: FileEntry) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from closeby.service.cluster.deployment import ClusterDeployment
 from closeby.service.cluster.fanout import Link
@@ -36,8 +38,13 @@ class LocalCluster:
     store: str
     directory: Path
     segment_points: int = 64
+    segments: str = ""
+    """URL of object storage; a folder of `directory` unless given."""
     hosts: dict[str, ShardHost] = field(default_factory=dict)
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(16))
+
+    def __post_init__(self) -> None:
+        self.segments = self.segments or f"file://{self.directory}/objects"
 
     def link(self, name: str) -> Link:
         return LocalLink(self, name)
@@ -46,7 +53,7 @@ class LocalCluster:
         """Start a shard; what it caches is on `machine`."""
         options = HostOptions(
             self.store,
-            f"file://{self.directory}/objects",
+            self.segments,
             self.directory / machine,
             self.segment_points,
         )
@@ -74,6 +81,33 @@ class LocalCluster:
         for host in self.hosts.values():
             host.close()
         self.pool.shutdown()
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[Callable[[], str]]:
+    """The URL of a new prefix in a bucket of an emulator on this machine."""
+    from moto.server import ThreadedMotoServer
+
+    with pytest.MonkeyPatch.context() as patch:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+        server.start()
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "any",
+            "AWS_SECRET_ACCESS_KEY": "any",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ALLOW_HTTP": "true",
+        }.items():
+            patch.setenv(name, value)
+
+        assert httpx.put(f"http://127.0.0.1:{port}/segments").status_code == 200
+        count = iter(range(1000))
+        try:
+            yield lambda: f"s3://segments/closeby-{next(count)}"
+        finally:
+            server.stop()
 
 
 @pytest.fixture

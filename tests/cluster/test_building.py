@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def run(
             store,
             name,
             store_url=cluster.store,
-            segments=f"file://{cluster.directory}/objects",
+            segments=cluster.segments,
             segment_points=cluster.segment_points,
             max_set_elements=1000,
             **options,
@@ -176,6 +177,35 @@ def test_bad_rows_are_told_and_files_may_be_compressed_text(
         eventually(lambda: count(deployment, "texts") == 48, "there")
         (point,) = deployment.registry.get("texts").get(["words:3"])[0]
         assert point.value == "word3 and"
+
+
+def test_files_and_segments_may_be_in_object_storage(
+    make_cluster: Any, tmp_path: Path, bucket: Callable[[], str]
+) -> None:
+    import obstore
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    records = "".join(f">r{i}\n{''.join(random.choices('ACGT', k=80))}\n" for i in range(60))
+    table = tmp_path / "rows.parquet"
+    parquet.write_table(
+        pa.table({"id": [f"p{i}" for i in range(60)], "sequence": ["ACGTTGCA" * 9] * 60}), table
+    )
+    url = bucket()
+    storage = obstore.store.from_url(url)
+    obstore.put(storage, "reads.fasta", records.encode())
+    obstore.put(storage, "rows.parquet", table)
+    cluster = make_cluster(2, segments=f"{url}/segments")
+    config = FLINNG | {"features": {"kind": "kmers", "k": 8}}
+    with opened(cluster) as deployment:
+        deployment.registry.create("reads", config)
+        with pytest.raises(ImportFileError, match="no such object"):
+            run(cluster, "reads", [f"{url}/missing.fasta"])
+        built = run(cluster, "reads", [f"{url}/reads.fasta", f"{url}/rows.parquet"])
+        assert (built.points, built.bad) == (120, 0)
+        eventually(lambda: count(deployment, "reads") == 120, "there")
+        (found,) = deployment.registry.get("reads").search(["ACGTTGCA" * 9], Search(limit=60)).hits
+        assert {hit.id for hit in found} == {f"p{i}" for i in range(60)}
 
 
 def test_a_build_that_cannot_be_published_leaves_all_as_it_was(

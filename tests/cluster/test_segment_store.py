@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from closeby.index.errors import CorruptFileError
 from closeby.service.cluster.segment_store import SegmentStore, SegmentStoreError
@@ -16,33 +13,6 @@ from closeby.service.manifest import FileEntry
 pytestmark = pytest.mark.cluster
 
 PREFIX = "7/shard-0"
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[Callable[[], str]]:
-    """The URL of a new prefix in a bucket of an emulator on this machine."""
-    from moto.server import ThreadedMotoServer
-
-    with pytest.MonkeyPatch.context() as patch:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-        server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
-        server.start()
-        for name, value in {
-            "AWS_ACCESS_KEY_ID": "any",
-            "AWS_SECRET_ACCESS_KEY": "any",
-            "AWS_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-            "AWS_ALLOW_HTTP": "true",
-        }.items():
-            patch.setenv(name, value)
-
-        assert httpx.put(f"http://127.0.0.1:{port}/segments").status_code == 200
-        count = iter(range(1000))
-        try:
-            yield lambda: f"s3://segments/closeby-{next(count)}"
-        finally:
-            server.stop()
 
 
 @pytest.fixture(params=["file", "s3"])

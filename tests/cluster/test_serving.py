@@ -254,3 +254,19 @@ def test_a_node_dies_under_load_and_nothing_acknowledged_is_lost(running: Runnin
         assert [point.id for point in collection.get(ids=ids)] == ids
         found = collection.query_batch(sets=[members(point) for point in ids], limit=1)
         assert [(r.hits[0].id, r.hits[0].score) for r in found] == [(point, 1.0) for point in ids]
+
+
+def test_a_shard_is_removed_and_its_points_are_found(running: Running) -> None:
+    from closeby.service.cluster import serving
+    from ray import serve
+
+    points = running.client.collection("before")
+    count = points.info().count
+    with pytest.raises(ValueError, match="there is no shard closeby-shard-7"):
+        serving.remove_shard(running.options, "closeby-shard-7")
+    assert serving.remove_shard(running.options) == "closeby-shard-1"
+    assert "closeby-shard-1" not in serve.status().applications
+    eventually(lambda: len(points.info().index_stats["shards"]) == 1, "the ingress knows")
+    assert points.info().count == count == 500
+    found = points.query_batch(sets=[[i, i + 1, i + 2] for i in range(500)], limit=1)
+    assert [result.hits[0].id for result in found] == list(range(500))
