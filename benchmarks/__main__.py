@@ -44,7 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         "predictions", help="recall and memory as explain() tells them, beside what is measured"
     )
     predictions.add_argument("datasets", nargs="*", help="default: all that --data has")
-    for command in (compare, scale, stages, predictions):
+    hashing = commands.add_parser("hashing", help="what hashes cost, beside naive loops")
+    for command in (compare, scale, stages, predictions, hashing):
         command.add_argument("--data", type=Path, help="folder of the data sets not shipped")
         command.add_argument("--limit", type=int, help="at most so many points")
         command.add_argument("--queries", type=int, default=1000)
@@ -162,6 +163,12 @@ def _fanout(options: argparse.Namespace) -> int:
     return fanout.main(options)
 
 
+def _hashing(options: argparse.Namespace) -> int:
+    from . import hashing
+
+    return hashing.main(options)
+
+
 def _draw(options: argparse.Namespace) -> int:
     for path in options.results:
         _show(json.loads(path.read_text()), path)
@@ -180,6 +187,7 @@ _COMMANDS = {
     "scale": _scale,
     "stages": _stages,
     "predictions": _predictions,
+    "hashing": _hashing,
     "draw": _draw,
     "fanout": _fanout,
     "page": _page,

@@ -207,8 +207,7 @@ static void rotate(const float* vectors, int64_t n, int64_t dim, int64_t padded,
         std::memmove(x, vectors + i * dim, static_cast<size_t>(dim) * sizeof(float));
         std::memset(x + dim, 0, static_cast<size_t>(padded - dim) * sizeof(float));
         for (int round = 0; round < kRounds; ++round) {
-            apply_signs(x, signs + round * padded, padded);
-            hadamard(x, padded);
+            hadamard(x, signs + round * padded, padded);
         }
         for (int64_t j = 0; j < padded; j += 8) store_f32(x + j, load_f32(x + j) * shrink);
     }

@@ -7,22 +7,54 @@
 
 constexpr int kRounds = 3;
 
-// In place, size a power of two >= 8. Order of additions is fixed, so results are too.
-static void hadamard(float* x, int64_t size) {
+#if defined(__clang__)
+#define CLOSEBY_SWAP(v, ...) __builtin_shufflevector(v, v, __VA_ARGS__)
+#else
+typedef int32_t i32x8_lanes __attribute__((vector_size(32)));
+#define CLOSEBY_SWAP(v, ...) __builtin_shuffle(v, i32x8_lanes{__VA_ARGS__})
+#endif
+
+// The first three levels of the transform, within eight lanes: x + y at one of two lanes, x - y at
+// the other, as the levels above have them. Products with 1 and -1 are exact.
+CLOSEBY_INLINE f32x8 hadamard_of_eight(f32x8 v) {
+    const f32x8 ones = {1, -1, 1, -1, 1, -1, 1, -1};
+    const f32x8 twos = {1, 1, -1, -1, 1, 1, -1, -1};
+    const f32x8 fours = {1, 1, 1, 1, -1, -1, -1, -1};
+    v = CLOSEBY_SWAP(v, 1, 0, 3, 2, 5, 4, 7, 6) + v * ones;
+    v = CLOSEBY_SWAP(v, 2, 3, 0, 1, 6, 7, 4, 5) + v * twos;
+    return CLOSEBY_SWAP(v, 4, 5, 6, 7, 0, 1, 2, 3) + v * fours;
+}
+
+// x times signs, transformed, in place; size a power of two >= 8. Each sum has the same two terms
+// however many levels one pass takes, so results do not depend on that.
+static void hadamard(float* x, const float* signs, int64_t size) {
     for (int64_t i = 0; i < size; i += 8) {
-        float* p = x + i;
-        for (int h = 1; h < 8; h *= 2) {
-            for (int j = 0; j < 8; j += 2 * h) {
-                for (int k = j; k < j + h; ++k) {
-                    const float a = p[k], b = p[k + h];
-                    p[k] = a + b;
-                    p[k + h] = a - b;
+        store_f32(x + i, hadamard_of_eight(load_f32(x + i) * load_f32(signs + i)));
+    }
+    int64_t h = 8;
+    // Three levels at a time: a third of the passes over memory.
+    for (; h * 8 <= size; h *= 8) {
+        for (int64_t j = 0; j < size; j += 8 * h) {
+            for (int64_t k = j; k < j + h; k += 8) {
+                f32x8 a[8], b[8];
+                for (int i = 0; i < 8; ++i) a[i] = load_f32(x + k + i * h);
+                for (int i = 0; i < 8; i += 2) {
+                    b[i] = a[i] + a[i + 1];
+                    b[i + 1] = a[i] - a[i + 1];
+                }
+                for (int i = 0; i < 8; i += 4) {
+                    for (int l = i; l < i + 2; ++l) {
+                        a[l] = b[l] + b[l + 2];
+                        a[l + 2] = b[l] - b[l + 2];
+                    }
+                }
+                for (int i = 0; i < 4; ++i) {
+                    store_f32(x + k + i * h, a[i] + a[i + 4]);
+                    store_f32(x + k + (i + 4) * h, a[i] - a[i + 4]);
                 }
             }
         }
     }
-    int64_t h = 8;
-    // Two levels at a time: half the passes over memory.
     for (; h * 4 <= size; h *= 4) {
         for (int64_t j = 0; j < size; j += 4 * h) {
             for (int64_t k = j; k < j + h; k += 8) {
@@ -47,8 +79,16 @@ static void hadamard(float* x, int64_t size) {
     }
 }
 
-static void apply_signs(float* x, const float* signs, int64_t size) {
-    for (int64_t i = 0; i < size; i += 8) store_f32(x + i, load_f32(x + i) * load_f32(signs + i));
+// Bit j is set where lane j is negative.
+CLOSEBY_INLINE uint8_t negative_lanes(const float* x) {
+#if defined(__AVX2__)
+    const __m256 below = _mm256_cmp_ps(_mm256_loadu_ps(x), _mm256_setzero_ps(), _CMP_LT_OQ);
+    return static_cast<uint8_t>(_mm256_movemask_ps(below));
+#else
+    uint32_t byte = 0;
+    for (int j = 0; j < 8; ++j) byte |= static_cast<uint32_t>(x[j] < 0.0f) << j;
+    return static_cast<uint8_t>(byte);
+#endif
 }
 
 // signs: [rotations][kRounds][padded] of +1 or -1, rotations = ceil(bits / padded).
@@ -61,16 +101,11 @@ static void srp_bits(const float* vectors, int64_t n, int64_t dim, int64_t padde
             std::memcpy(scratch, vectors + i * dim, static_cast<size_t>(dim) * sizeof(float));
             std::memset(scratch + dim, 0, static_cast<size_t>(padded - dim) * sizeof(float));
             for (int round = 0; round < kRounds; ++round) {
-                apply_signs(scratch, rotation + round * padded, padded);
-                hadamard(scratch, padded);
+                hadamard(scratch, rotation + round * padded, padded);
             }
             const int64_t take = bits - first < padded ? bits - first : padded;
             for (int64_t b = 0; b < take / 8; ++b) {
-                uint32_t byte = 0;
-                for (int j = 0; j < 8; ++j) {
-                    byte |= static_cast<uint32_t>(scratch[b * 8 + j] < 0.0f) << j;
-                }
-                out[i * bytes + first / 8 + b] = static_cast<uint8_t>(byte);
+                out[i * bytes + first / 8 + b] = negative_lanes(scratch + b * 8);
             }
         }
     }
@@ -108,11 +143,7 @@ static void srp_sparse_bits(const Sets& features, const float* values, uint64_t 
             }
         }
         for (int64_t b = 0; b < bytes; ++b) {
-            uint32_t byte = 0;
-            for (int j = 0; j < 8; ++j) {
-                byte |= static_cast<uint32_t>(sums[8 * b + j] < 0.0f) << j;
-            }
-            out[i * bytes + b] = static_cast<uint8_t>(byte);
+            out[i * bytes + b] = negative_lanes(sums + 8 * b);
         }
     }
 }

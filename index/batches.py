@@ -266,7 +266,8 @@ def as_dense_batch(vectors: Any, dim: int | None = None) -> FloatArray:
     """
     if is_sparse(vectors):
         raise InvalidInputError(
-            'vectors must be dense here: call .toarray(), or use "flinng", "lsh" or "flat"', field="vector"
+            'vectors must be dense here: call .toarray(), or use "flinng", "lsh" or "flat"',
+            field="vector",
         )
     try:
         array = np.asarray(vectors)

@@ -51,4 +51,5 @@ drive=()
 for stem in native maxip_kernels batches features segments files lsh paper duplicates topk; do
   drive+=("tests/index/test_$stem.py")
 done
+drive+=("tests/index/test_sparse_engines.py::test_exact_scores_are_those_of_counting")
 sanitized -m pytest -q -p no:cacheprovider -m 'not slow' -n auto "${drive[@]}" "$@"
