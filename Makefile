@@ -45,10 +45,8 @@ docs: $(VENV)/.installed-docs  ## the pages of docs/ and the Python API's refere
 	@$(BIN)/python -m pdoc -d google -o build/docs/api closeby.index closeby.optimize closeby.client closeby.loaders
 	@echo "closeby: build/docs/index.html"
 
-bench: $(VENV)/.installed-peers  ## closeby against its peers on the data that comes with it (about 20 minutes)
-	@$(BIN)/python -m benchmarks compare
-	@$(BIN)/python -m benchmarks scale
-	@$(BIN)/python -m benchmarks stages
+bench: $(VENV)/.installed-peers  ## every table and figure that needs no other data (about an hour and a half)
+	@$(BIN)/python -m benchmarks all
 	@$(BIN)/python -m benchmarks page
 
 constraints: $(BIN)/python  ## pin the versions anew: writes constraints.txt

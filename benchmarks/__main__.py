@@ -4,20 +4,41 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from . import plans, truth
+from . import figures, planner, plans, tasks, truth
 from .datasets import NAMED
 from .harness import Conditions, run
 
 HERE = Path(__file__).parent
+# Commands with a command line of their own: module, and what they measure.
+OWN = {
+    "paper-curves": ("benchmarks.paper_curves", "the paper's trade-offs R, B, m, K"),
+    "featurise": ("benchmarks.featurise", "raw text and sequences to features, against peers"),
+    "dedup": ("benchmarks.dedup", "near-duplicates of whole files, against peers"),
+    "service": ("benchmarks.service.__main__", "restart, ingest, imports, queries, peers"),
+    "cluster": ("benchmarks.service.cluster", "a cluster of two nodes"),
+    "kills": ("tests.durability.kill_many", "points lost in many kill -9"),
+    "maxip data": ("benchmarks.maxip.data", "vectors for the others, from your texts"),
+    "maxip theorems": ("benchmarks.maxip.theorems", "what the MaxIP paper proves"),
+    "maxip": ("benchmarks.maxip.commands", "search, frank-wolfe, slope, herding, policy"),
+}
 SHIPPED = [name for name, known in NAMED.items() if known.shipped]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    for name, (module, _) in OWN.items():
+        words = name.split()
+        if given[: len(words)] == words:
+            sys.argv = [f"python -m benchmarks {name}", *given[len(words) :]]
+            run = import_module(module).main
+            return int((run(given[1:]) if name == "maxip" else run()) or 0)
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     compare = commands.add_parser("compare", help="closeby against its peers")
@@ -63,19 +84,19 @@ def main(arguments: list[str] | None = None) -> int:
     fanout.add_argument("--results", type=Path, default=HERE / "results", help="what was measured")
     fanout.add_argument("--page", type=Path, help="docs/scaling.md, to write its table anew")
     fanout.add_argument("--output", type=Path, default=HERE / "results")
+    tasks.arguments(commands.add_parser("tasks", help="the paper's three tasks"))
+    planner.arguments(commands.add_parser("planner", help="what plans predict, and what is so"))
+    everything = commands.add_parser("all", help="all figures that need nothing else")
+    everything.add_argument("--list", action="store_true", help="name the commands, run none")
+    for name in dict.fromkeys(name.split()[0] for name in OWN):
+        told = "; ".join(what for own, (_, what) in OWN.items() if own.split()[0] == name)
+        commands.add_parser(name, help=told)
     draw = commands.add_parser("draw", help="write tables and plots of result files anew")
     draw.add_argument("results", nargs="+", type=Path)
     page = commands.add_parser("page", help="write the measured part of docs/benchmarks.md anew")
     page.add_argument("--page", type=Path, default=HERE.parent / "docs" / "benchmarks.md")
     page.add_argument("--results", type=Path, default=HERE / "results")
-    commands.add_parser("maxip", help="MaxIP search and conditional gradients", add_help=False)
-    options, rest = parser.parse_known_args(arguments)
-    if options.command == "maxip":
-        from .maxip import commands as maxip
-
-        return maxip.main(rest)
-    if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options = parser.parse_args(given)
     try:
         return _COMMANDS[options.command](options)
     except (FileNotFoundError, KeyError) as error:
@@ -121,20 +142,11 @@ def _show(result: dict[str, Any], path: Path) -> None:
     table = path.with_suffix(".md")
     table.write_text(report.markdown(result))
     written = [path, table]
-    if available_plots():
+    if plans.available_plots():
         from . import plots
 
         written += plots.draw(result, path.with_suffix(""))
     print("wrote", *written, sep="\n  ")
-
-
-def available_plots() -> bool:
-    """Whether matplotlib is installed."""
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        return False
-    return bool(mpl.__version__)
 
 
 def _scale(options: argparse.Namespace) -> int:
@@ -182,7 +194,27 @@ def _page(options: argparse.Namespace) -> int:
     return 0
 
 
+def _all(options: argparse.Namespace) -> int:
+    """Every command whose data is there, each in a process of its own."""
+    failed = []
+    for figure in figures.FIGURES:
+        if figure.needs:
+            continue
+        print(f"== {figure.command} (about {figure.minutes:g} minutes)", flush=True)
+        if options.list:
+            continue
+        command = [sys.executable, "-m", "benchmarks", *figure.command.split()]
+        if subprocess.run(command, cwd=HERE.parent, check=False).returncode:
+            failed.append(figure.command)
+    for command in failed:
+        print(f"benchmarks: failed: {command}", file=sys.stderr)
+    return 1 if failed else 0
+
+
 _COMMANDS = {
+    "all": _all,
+    "tasks": tasks.main,
+    "planner": planner.run,
     "compare": _compare,
     "scale": _scale,
     "stages": _stages,

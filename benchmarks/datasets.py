@@ -128,6 +128,18 @@ def _fashion(folder: Path | None) -> np.ndarray[Any, Any]:
     return np.asarray(pixels / np.linalg.norm(pixels, axis=1, keepdims=True), np.float32)
 
 
+def _url_vectors(folder: Path | None) -> np.ndarray[Any, Any]:
+    """4-grams of URLs folded into 256 dimensions with random signs (Weinberger et al. 2009)."""
+    sets = _urls(folder)
+    rows = np.repeat(np.arange(len(sets)), sets.sizes)
+    mixed = (sets.indices * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
+    vectors = np.zeros((len(sets), 256), np.float32)
+    signs = np.where(mixed & np.uint64(256), 1.0, -1.0).astype(np.float32)
+    np.add.at(vectors, (rows, (mixed & np.uint64(255)).astype(np.int64)), signs)
+    lengths = np.linalg.norm(vectors, axis=1)
+    return np.asarray(vectors[lengths > 0] / lengths[lengths > 0, None], np.float32)
+
+
 def _glove(folder: Path | None) -> np.ndarray[Any, Any]:
     stored = np.load(_in(folder, "glove-wink-100d/open_40k_f16.npy"))
     return np.ascontiguousarray(stored, np.float32)
@@ -136,6 +148,9 @@ def _glove(folder: Path | None) -> np.ndarray[Any, Any]:
 NAMED = {
     "urls": Named("URLs of government sites, byte 4-grams after the scheme", _urls, shipped=True),
     "genes": Named("resistance genes, canonical 16-mers", _genes, shipped=True),
+    "url-vectors": Named(
+        "4-grams of URLs folded into 256 dimensions", _url_vectors, "cosine", shipped=True
+    ),
     "glosses": Named("WordNet glosses, byte 4-grams", _glosses),
     "genomes": Named("RefSeq genomes, 400 smallest 16-mer hashes", _genomes),
     "amplicons": Named("18S amplicons, canonical 16-mers", _amplicons),

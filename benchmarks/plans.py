@@ -106,3 +106,12 @@ def for_vectors(quick: bool) -> list[Plan]:
     plans += [Plan("FAISS HNSW", shape, _sweep(ef=ef)) for shape in shapes]
     plans += [Plan("hnswlib", shape, _sweep(ef=ef)) for shape in shapes]
     return plans
+
+
+def available_plots() -> bool:
+    """Whether matplotlib is installed."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return False
+    return bool(mpl.__version__)

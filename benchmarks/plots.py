@@ -30,6 +30,7 @@ COLOURS = {
     "datasketch LSH": "#ff7f0e",
     "rensa LSH": "#bcbd22",
     "FLINNG authors": "#9467bd",
+    "FLINNG paper mode": "#7f7f7f",
     "FAISS HNSW": "#1f77b4",
     "hnswlib": "#2ca02c",
     "exact BLAS": "#000000",
@@ -53,6 +54,40 @@ def draw(result: dict[str, Any], stem: Path) -> list[Path]:
             [("build", _build)],
         ),
     ]
+
+
+def draw_tasks(results: dict[str, Any], path: Path) -> None:
+    """The paper's measures against milliseconds: a row of panels for each task."""
+    measures = (
+        ("R1@1", "us@10"),
+        ("R1@10", "us@10"),
+        ("R10@100", "us@100"),
+        ("R100@100", "us@100"),
+    )
+    figure, grid = plt.subplots(
+        len(results), len(measures), figsize=(15, 3.6 * len(results)), squeeze=False
+    )
+    for row, (name, result) in zip(grid, results.items(), strict=True):
+        for axes, (measure, time) in zip(row, measures, strict=True):
+            for record in result["subjects"]:
+                points = [(one[measure], one[time] / 1e3) for one in record["settings"]]
+                front = pareto([point for point in points if point[0] > 0]) or points
+                axes.plot(
+                    *zip(*front, strict=True), marker="o", markersize=3, linewidth=1,
+                    color=COLOURS.get(record["subject"]),
+                )  # fmt: skip
+            axes.set_yscale("log")
+            axes.set_xlabel(measure)
+            axes.grid(alpha=0.3)
+        row[0].set_ylabel(f"{name}, {result['dataset']['points']:,} points\nms a query")
+    names = dict.fromkeys(r["subject"] for result in results.values() for r in result["subjects"])
+    handles = [
+        plt.Line2D([], [], color=COLOURS.get(name), marker="o", label=name) for name in names
+    ]
+    figure.legend(handles=handles, loc="lower center", ncols=6, fontsize=8)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def _title(result: dict[str, Any]) -> str:

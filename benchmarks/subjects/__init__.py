@@ -22,6 +22,7 @@ _SUBJECTS = {
     "nmslib HNSW": ("nmslib_graph", "SparseJaccardHnsw", "nmslib"),
     "datasketch LSH": ("minhash_lsh", "Datasketch", "datasketch"),
     "rensa LSH": ("minhash_lsh", "Rensa", "rensa"),
+    "FLINNG paper mode": ("paper_mode", "PaperFlinng", "closeby"),
     "FLINNG authors": ("authors", "Authors", "closeby"),
     "FAISS HNSW": ("dense", "FaissHnsw", "faiss"),
     "hnswlib": ("dense", "Hnswlib", "hnswlib"),
