@@ -141,7 +141,7 @@ def test_reading_a_job_never_waits_for_segments_to_be_sealed(
     monkeypatch.setattr(sealing, "ROOM_SECONDS", 0.05)
     monkeypatch.setattr(Shard, "seal", lambda _: False)
     settings = Settings(data_dir=tmp_path, segment_points=16)
-    with serve(settings, Deployment(settings, kinds={})) as http:
+    with serve(settings, Deployment(settings, kinds=dict)) as http:
         until(lambda: http.get("/readyz").status_code == 200)
         body = {"features": {"kind": "ids"}, "index": "flinng"}
         http.put("/v1/collections/c", json=body).raise_for_status()

@@ -63,7 +63,12 @@ def test_a_worker_pauses_while_the_log_behind_the_sealed_files_is_long(
     jobs = JobStore(server)
     jobs.submit("import", params, collection=1, job_id=job, max_queued=1)
     worker = JobRunner(
-        own, settings, {"import": IMPORT}, tmp_path / "jobs", owner="worker:here:1:a", threads=1
+        own,
+        settings,
+        lambda: {"import": IMPORT},
+        tmp_path / "jobs",
+        owner="worker:here:1:a",
+        threads=1,
     )
     worker.start()
     try:
