@@ -104,7 +104,7 @@ def markdown(result: dict[str, Any]) -> str:
         "# What hashing costs",
         "",
         f"µs an item of processor time, one thread, batches, medians of {result['repeats']}; "
-        f"{here.get('cpu', '')}, commit {here.get('commit', '')}, load {here.get('load_average', '')}.",
+        f"{here['cpu']}, commit {here['commit']}, load {here['load_average']}.",
         "",
         f"## {BITS:,} signs of random projections",
         "",

@@ -11,6 +11,7 @@ from typing import Any
 NMSLIB_POINTS = 250_000
 # Above it, the larger half of the authors' grid does not fit an ordinary machine's memory.
 AUTHORS_POINTS = 500_000
+SKETCH_BITS = (128, 256, 512)
 TARGETS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
 
 
@@ -51,6 +52,14 @@ def for_sets(points: int, quick: bool, authors: str | None) -> list[Plan]:
             Plan("FAISS binary flat", {}, _sweep(candidates=rerank)),
             Plan("FAISS binary HNSW", {}, _sweep(ef=(128,), candidates=rerank)),
         ]
+    plans += [
+        Plan("closeby sketches", {"sketch_bits": bits}, _sweep(target_recall=(0.95, 0.999)))
+        for bits in SKETCH_BITS
+    ]
+    plans += [
+        Plan("closeby", {"target_recall": 0.95, "sketch_bits": bits}, _sweep(target_recall=TARGETS))
+        for bits in SKETCH_BITS[:-1]
+    ]
     plans += [
         Plan("FAISS binary flat", {}, _sweep(candidates=(0, 100, 400))),
         Plan(

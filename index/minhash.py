@@ -154,6 +154,12 @@ class MinHashFamily:
         return np.clip(2 * np.asarray(matching, np.float64) - 1, 0, 1)
 
     @cached_property
+    def estimates(self) -> FloatArray:
+        """Similarity that each sketch distance stands for, float32 (sketch_bits + 1,)."""
+        matching = 1 - np.arange(self.sketch_bits + 1) / self.sketch_bits
+        return np.asarray(self.sketch_similarity(matching), np.float32)
+
+    @cached_property
     def highest_plausible(self) -> FloatArray:
         """Highest J that each sketch distance leaves plausible, float32 (sketch_bits + 1,).
 

@@ -19,6 +19,7 @@ from .segment import (
     Family,
     HashedQueries,
     ask_sample,
+    estimate_view,
     search_view,
     selector_bytes,
     split_sketches,
@@ -152,6 +153,13 @@ class MutableSegment:
     ) -> tuple[Int64Array, FloatArray]:
         """See :meth:`Segment.search`."""
         return search_view(self._view, queries, effort, k, min_score)
+
+    def estimate(
+        self, queries: HashedQueries, effort: Effort, k: int, min_score: float
+    ) -> tuple[Int64Array, FloatArray]:
+        """See :meth:`Segment.estimate`."""
+        view = self._view
+        return estimate_view(view, self._ids.snapshot(), queries, effort, k, min_score)
 
     def remove(self, ids: Int64Array) -> Int64Array:
         """See :meth:`Segment.remove`."""

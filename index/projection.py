@@ -122,6 +122,12 @@ class SignedRandomProjection:
         return np.cos(np.pi * (1 - np.asarray(matching, np.float64)))
 
     @cached_property
+    def estimates(self) -> FloatArray:
+        """Similarity that each sketch distance stands for, float32 (sketch_bits + 1,)."""
+        matching = 1 - np.arange(self.sketch_bits + 1) / self.sketch_bits
+        return np.asarray(self.sketch_similarity(matching), np.float32)
+
+    @cached_property
     def highest_plausible(self) -> FloatArray:
         """Highest cosine that each sketch distance leaves plausible, float32 (sketch_bits + 1,)."""
         matching = plausible_matching(self.sketch_bits)

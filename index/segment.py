@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -49,17 +49,20 @@ class HashedQueries:
         sketches: uint8 (n, sketch bytes).
         highest: float32 (sketch bits + 1,), the highest similarity that each sketch distance
             leaves plausible.
+        estimates: float32 (sketch bits + 1,), the similarity that each stands for.
     """
 
     features: Batch
     keys: UInt32Array
     sketches: UInt8Array
     highest: FloatArray
+    estimates: FloatArray
 
     @classmethod
     def of(cls, features: Batch, family: Family) -> HashedQueries:
         """Hash queries whose features were checked."""
-        return cls(features, *family.hash(features), family.highest_plausible)
+        hashes = family.hash(features)
+        return cls(features, *hashes, family.highest_plausible, family.estimates)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -67,7 +70,7 @@ class HashedQueries:
     def take(self, rows: Int64Array) -> HashedQueries:
         """Some of the queries."""
         features = rows_of(self.features, rows)
-        return HashedQueries(features, self.keys[rows], self.sketches[rows], self.highest)
+        return replace(self, features=features, keys=self.keys[rows], sketches=self.sketches[rows])
 
 
 def zeros(shapes: Shapes) -> Arrays:
@@ -262,6 +265,12 @@ class Segment:
         """The k best points of each query: ids int64 (q, k), scores float32 (q, k); -1 and NaN."""
         return search_view(self._view, queries, effort, k, min_score)
 
+    def estimate(
+        self, queries: HashedQueries, effort: Effort, k: int, min_score: float
+    ) -> tuple[Int64Array, FloatArray]:
+        """As :meth:`search`, by the sketches alone: scores are what they estimate."""
+        return estimate_view(self._view, self.ids, queries, effort, k, min_score)
+
     def remove(self, ids: Int64Array) -> Int64Array:
         """Mark points as removed; the ids that were here, int64."""
         places, here = self._find(ids)
@@ -415,3 +424,25 @@ def search_view(
         min_score,
         queries.highest,
     )
+
+
+def estimate_view(
+    view: _native.SegmentView,
+    ids: Int64Array,
+    queries: HashedQueries,
+    effort: Effort,
+    k: int,
+    min_score: float,
+) -> tuple[Int64Array, FloatArray]:
+    """The k best points of a view by what their sketches say; as :func:`search_view`."""
+    candidates = max(effort.candidates, k)
+    places, distances = view.candidates(queries.keys, queries.sketches, effort.breadth, candidates)
+    there = places >= 0
+    if isinstance(queries.features, SetBatch):
+        there &= queries.features.sizes[:, None] > 0  # nothing is near what is empty
+    scores = queries.estimates[np.minimum(distances, len(queries.estimates) - 1)]
+    there &= scores >= min_score
+    scores = np.where(there, scores, np.float32("nan"))
+    found = np.where(there, ids[places], -1) if len(ids) else places
+    order = np.lexsort((found, -scores), axis=-1)[:, :k]
+    return np.take_along_axis(found, order, axis=1), np.take_along_axis(scores, order, axis=1)

@@ -338,6 +338,7 @@ class SegmentedIndex(ABC):
         target_recall: float | None = None,
         *,
         threads: int = 1,
+        rerank: bool = True,
     ) -> tuple[Int64Array, FloatArray]:
         """The k most similar points of each query, as far as the selectors find them.
 
@@ -346,11 +347,14 @@ class SegmentedIndex(ABC):
             k: hits wanted for each query.
             threshold: least similarity of a hit.
             target_recall: looks farther or less far, for these queries.
+            rerank: compare the best candidates exactly. Without it no features are read: scores are
+                estimates of the sketches (512 bits: of a Jaccard similarity with a standard error
+                of .04), and neighbours that they misplace are missed.
             threads: how many to share the queries among; answers do not depend on it.
 
         Returns:
-            ids int64 (q, k) and exact similarities float32 (q, k) by falling score, then rising
-            id; -1 and NaN after the last hit.
+            ids int64 (q, k) and similarities, exact with `rerank`, float32 (q, k) by falling score,
+            then rising id; -1 and NaN after the last hit.
 
         Raises:
             InvalidInputError: unusable queries or parameters.
@@ -363,7 +367,9 @@ class SegmentedIndex(ABC):
         if not segments:
             shape = (len(features), k)
             return np.full(shape, -1, np.int64), np.full(shape, np.nan, np.float32)
-        search = partial(self._search_block, segments=segments, k=k, floor=floor, target=target)
+        search = partial(
+            self._search_block, segments=segments, k=k, floor=floor, target=target, exact=rerank
+        )
         size = max(1, min(HASH_BLOCK, -(-len(features) // max(1, threads))))
         if len(features) <= size:
             return search(features)
@@ -383,11 +389,14 @@ class SegmentedIndex(ABC):
         k: int,
         floor: float,
         target: float,
+        exact: bool,
     ) -> tuple[Int64Array, FloatArray]:
         assert self._family is not None
         queries = HashedQueries.of(features, self._family)
         parts = [
-            segment.search(queries, self._effort(segment, target, k), k, floor)
+            (segment.search if exact else segment.estimate)(
+                queries, self._effort(segment, target, k), k, floor
+            )
             for segment in segments
         ]
         return merge_topk(parts, k)

@@ -15,6 +15,7 @@ from .protocol import Subject
 _SUBJECTS = {
     "closeby": ("ours", "Flinng", "closeby"),
     "closeby LSH": ("ours", "Lsh", "closeby.index.lsh"),
+    "closeby sketches": ("ours", "Sketches", "closeby"),
     "closeby exact": ("ours", "Flat", "closeby"),
     "FAISS binary flat": ("faiss_binary", "BinaryFlat", "faiss"),
     "FAISS binary IVF": ("faiss_binary", "BinaryIvf", "faiss"),

@@ -49,6 +49,17 @@ class Flinng(Subject):
         return float(self._index.recall_estimate(**setting))
 
 
+class Sketches(Flinng):
+    """The same without exact re-rank: what a sketch of so many bits can tell at most."""
+
+    def search(self, queries: Any, k: int, **setting: Any) -> Int64Array:
+        """See :class:`Subject`; the setting is ``target_recall``."""
+        return np.asarray(self._index.search(queries, k, rerank=False, **setting)[0])
+
+    def promise(self, **setting: Any) -> None:
+        """Nothing: estimates count neighbours that are compared exactly."""
+
+
 class Lsh(Flinng):
     """LSH tables with the same sketches and re-rank; parameters are those of ``LshIndex``."""
 

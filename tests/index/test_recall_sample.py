@@ -142,3 +142,33 @@ def test_files_keep_what_was_found_and_without_it_formulas_promise(tmp_path: Pat
     segment.efforts.clear()
     assert "recall_scores" not in segment.arrays
     assert 0.9 <= index.recall_estimate(0.9) <= 1
+
+
+@pytest.mark.parametrize("engine", [FlinngIndex, LshIndex])
+@pytest.mark.parametrize("sealed", [True, False])
+def test_without_rerank_scores_are_those_of_the_sketches(engine: Any, sealed: bool) -> None:
+    points = families(1_500)
+    index = engine(capacity=4_000)
+    index.add(points, np.arange(1_500)[::-1])
+    if sealed:
+        index.compact()
+    queries = families(40, seed=3, of=1_500)
+    ids, scores = index.search(queries, 5, rerank=False)
+    keys = index.hash(queries)
+    stored = index.hash(points)
+    for row in range(40):
+        differ = np.bitwise_count(stored.sketches ^ keys.sketches[row]).sum(axis=1)
+        expected = np.clip(1 - 2 * differ / 512, 0, 1)
+        here = ids[row] >= 0
+        np.testing.assert_allclose(scores[row, here], expected[::-1][ids[row, here]], atol=1e-6)
+        best = np.lexsort((np.arange(1_500), -expected[::-1]))[:3]
+        if index._searchable()[0].selector is None:  # all sketches are scanned
+            assert ids[row, :3].tolist() == best.tolist()
+        assert (np.diff(scores[row, here]) <= 0).all()
+    exact = index.search(queries, 5)[1]
+    near = ~np.isnan(exact[:, 0])
+    np.testing.assert_allclose(scores[near, 0], exact[near, 0], atol=0.2)
+    assert (index.search([[]], 3, rerank=False)[0] == -1).all()
+    assert (index.search(queries, 5, 0.9, rerank=False)[1] >= 0.9)[
+        index.search(queries, 5, 0.9, rerank=False)[0] >= 0
+    ].all()
