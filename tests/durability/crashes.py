@@ -4,6 +4,9 @@ Clients write into one collection, each with ids of its own, so that each knows 
 must hold: for every id the last acknowledged state, or that of the one request which had no answer
 when the server died. After each kill the server is started again on the same directory and all
 points are compared, by `points:get` and by queries for some of them.
+
+With workers, which build the segments that the server orders, each of them is killed as well: one
+in the midst of the load, the others with the server or not before the next one has taken over.
 """
 
 from __future__ import annotations
@@ -44,17 +47,10 @@ def fork_server(
     Forked, not executed, so that a thousand starts do not import everything a thousand times; to
     be called where no other thread runs. It is the server of the command line in all else.
     """
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        for stream in (1, 2):
-            os.dup2(descriptor, stream)
+
+    def run() -> None:
         from closeby.service.cli import serve
 
-        os.environ["CLOSEBY_SEGMENT_POINTS"] = "64"
         if prepare is not None:
             prepare()
         serve(
@@ -66,9 +62,45 @@ def fork_server(
             log_level="warning",
             log_format="json",
         )
+
+    return _forked(run, log)
+
+
+def fork_worker(data_dir: Path, log: Path) -> int:
+    """Start a worker of the server of that directory, as `fork_server` does."""
+
+    def run() -> None:
+        from closeby.service.cli import worker
+
+        worker(
+            data_dir=data_dir, config=None, log_level="debug", log_format="json", with_parent=False
+        )
+
+    return _forked(run, log)
+
+
+def _forked(run: Callable[[], None], log: Path) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for stream in (1, 2):
+            os.dup2(descriptor, stream)
+        os.environ["CLOSEBY_SEGMENT_POINTS"] = "64"
+        run()
         code = 0
     finally:
         os._exit(code)
+
+
+def end(pid: int) -> None:
+    """Kill a process of ours, if it lives."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
 
 
 @dataclass
@@ -197,10 +229,19 @@ class Outcome:
     acknowledged: int = 0
     faults: list[str] = field(default_factory=list)
     ready_seconds: list[float] = field(default_factory=list)
+    worker_kills: int = 0
+    built: int = 0
+    """Segments that workers have built."""
 
 
 def kill_many(
-    folder: Path, kills: int, seed: int, *, longest: float = 1.0, deadline: float | None = None
+    folder: Path,
+    kills: int,
+    seed: int,
+    *,
+    longest: float = 1.0,
+    deadline: float | None = None,
+    workers: int = 0,
 ) -> Outcome:
     """Start, load and kill a server so many times; stops early at `deadline` or at a fault."""
     draw = random.Random(seed)
@@ -208,7 +249,8 @@ def kill_many(
     clients = [Client(n, 0) for n in range(CLIENTS)]
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    log = folder / "server.log"
+    log, worker_log = folder / "server.log", folder / "worker.log"
+    crew: list[int] = []
     # One more start than kills: what the last one left is compared too.
     for turn in range(kills + 1):
         last = turn == kills or (deadline is not None and time.monotonic() > deadline)
@@ -224,21 +266,41 @@ def kill_many(
                 for client in clients:
                     outcome.faults += client.check(http, draw)
             if not last and not outcome.faults:
-                _load(clients, url, pid, draw.uniform(0.01, longest), draw)
+                # Before there are other threads.
+                crew += [
+                    fork_worker(folder / "data", worker_log) for _ in range(workers - len(crew))
+                ]
+                first, rest = crew[:1], crew[1:]
+                _load(clients, url, pid, draw.uniform(0.01, longest), draw, first)
+                survivors = rest if draw.random() < 0.5 else []
+                for worker in set(crew) - set(survivors):
+                    end(worker)
+                outcome.worker_kills += len(crew) - len(survivors)
+                crew = survivors
                 outcome.kills += 1
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            end(pid)
         for client in clients:
             outcome.faults += client.faults
         if outcome.faults or last:
             break
+    for worker in crew:
+        end(worker)
+    if workers:
+        lines = worker_log.read_text().splitlines()
+        outcome.built = sum('"job_finished"' in line and '"done"' in line for line in lines)
     outcome.acknowledged = sum(client.acknowledged for client in clients)
     return outcome
 
 
-def _load(clients: list[Client], url: str, pid: int, seconds: float, draw: random.Random) -> None:
+def _load(
+    clients: list[Client],
+    url: str,
+    pid: int,
+    seconds: float,
+    draw: random.Random,
+    workers: list[int],
+) -> None:
     stop = threading.Event()
     threads = []
     for client in clients:
@@ -246,7 +308,11 @@ def _load(clients: list[Client], url: str, pid: int, seconds: float, draw: rando
         threads.append(threading.Thread(target=client.run, args=(url, stop)))
     for thread in threads:
         thread.start()
-    time.sleep(seconds)
+    early = draw.uniform(0, seconds)
+    time.sleep(early)
+    for worker in workers:
+        end(worker)
+    time.sleep(seconds - early)
     os.kill(pid, signal.SIGKILL)
     stop.set()
     for thread in threads:

@@ -24,23 +24,34 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, help="stop after so long, with fewer kills")
     parser.add_argument("--longest", type=float, default=1.0, help="seconds of load before a kill")
+    parser.add_argument("--workers", type=int, default=0, help="processes that build segments")
     parser.add_argument("--output", type=Path, help="JSON file; default: standard output alone")
     options = parser.parse_args()
 
     # Imported here, before the servers are forked, which then start at once.
     import closeby.service.app
-    import closeby.service.server  # noqa: F401
+    import closeby.service.job_kinds
+    import closeby.service.serving
+    import closeby.service.worker  # noqa: F401
     from crashes import kill_many
 
     start = time.monotonic()
     deadline = None if options.minutes is None else start + 60 * options.minutes
     with tempfile.TemporaryDirectory() as folder:
         outcome = kill_many(
-            Path(folder), options.kills, options.seed, longest=options.longest, deadline=deadline
+            Path(folder),
+            options.kills,
+            options.seed,
+            longest=options.longest,
+            deadline=deadline,
+            workers=options.workers,
         )
     result = {
         "what": "SIGKILL at a random moment under the load of 4 writing clients",
         "kills": outcome.kills,
+        "workers": options.workers,
+        "worker_kills": outcome.worker_kills,
+        "segments_built_by_workers": outcome.built,
         "acknowledged_requests": outcome.acknowledged,
         "lost_or_wrong": len(outcome.faults),
         "faults": outcome.faults[:20],

@@ -6,6 +6,7 @@ import gzip
 import http.client
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -524,6 +525,34 @@ def test_not_ready_until_the_log_is_replayed(
         go_on.set()
         wait_until_ready(http)
         assert http.post("/v1/collections/c/query", json={"set": [1]}).json()["hits"]
+
+
+def test_a_collection_whose_start_meets_a_defect_does_not_keep_others_from_serving(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from closeby.service.shard import Shard
+
+    settings = Settings(data_dir=tmp_path)
+    with serve(settings) as http:
+        for name in ("a", "b"):
+            http.put(f"/v1/collections/{name}", json=IDS).raise_for_status()
+    replay = Shard._replay
+
+    def broken(shard: Shard, *arguments: Any) -> bool:
+        if shard.record.name == "a":
+            raise RuntimeError("a defect")
+        return replay(shard, *arguments)
+
+    monkeypatch.setattr(Shard, "_replay", broken)
+    with serve(settings) as http:
+        point = {"ids": [1], "sets": [[1]]}
+        deadline = time.monotonic() + 20
+        while http.post("/v1/collections/b/points:upsert", json=point).status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert http.get("/readyz").json()["loading"]["a"]["fault"] == "a defect"
+        answer = http.post("/v1/collections/a/points:upsert", json=point)
+        check_problem(answer, 503, "not_ready")
 
 
 def test_an_api_key_is_asked_for(serve: Serve, tmp_path: Path) -> None:
