@@ -310,17 +310,16 @@ class ClusterCollection(Shard):
         self.record = record
 
     def change_plan(self, config: dict[str, Any]) -> None:
-        """See `Shard.change_plan`."""
+        """See `Shard.change_plan`. Raises InvalidInputError."""
+        make_engine(config, None)  # before it is stored
         self.take_up(self._store.change_config(self.record.id, config))
 
-    def change_engine(self, config: dict[str, Any], stop: threading.Event) -> None:
-        """Store a configuration, and return when the shards answer by it.
+    def await_shards(self, stop: threading.Event) -> None:
+        """Return when the shards answer by the configuration that there is.
 
         They make their contents anew from the log while they go on answering, each for itself.
-        What `stop` raises ends the waiting alone. Raises InvalidInputError, StoreUnavailableError.
+        What `stop` raises ends the waiting alone. Raises StoreUnavailableError.
         """
-        make_engine(config, None)
-        self.take_up(self._store.change_config(self.record.id, config))
         while not self._all_renewed():
             stop.is_set()
             time.sleep(RENEWED_SECONDS)

@@ -59,10 +59,10 @@ class ClusterRegistry(Registry):
         """See `Registry.reindex`; what `stop` raises does not undo it."""
         assert isinstance(shard, ClusterCollection)
         if rebuild:
-            generation = shard.record.config.get("generation", 0) + 1
-            shard.change_engine(config | {"generation": generation}, stop)
-        else:
-            shard.change_plan(config)
+            config = config | {"generation": shard.record.config.get("generation", 0) + 1}
+        shard.change_plan(config)
+        # Also where there is nothing to rebuild: an ingress that died may have asked for it.
+        shard.await_shards(stop)
 
     def _shard(self, record: CollectionRecord) -> Shard:
         return ClusterCollection(self._store, record, self._state, self._max_set_elements)
