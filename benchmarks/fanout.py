@@ -90,12 +90,24 @@ class Seed:
                 for row in cluster["shards"].values()
                 if "build" in row
             ),
-            cluster["restart"][-1]["from_objects_seconds"] / cluster["restart"][-1]["points"],
+            _slope(cluster["restart"]),
         )
 
     def growth(self, points: float) -> float:
-        """How much longer a search among so many points takes than the measured one."""
-        return _on(self.curve, points) / _on(self.curve, self.searched_points)
+        """How much longer a search among so many points takes than the measured one.
+
+        Only the index's part of it grows.
+        """
+        measured = float(np.median(self.search))
+        more = _on(self.curve, points) - _on(self.curve, self.searched_points)
+        return 1 + more / 1e3 / measured
+
+
+def _slope(restarts: list[dict[str, Any]]) -> float:
+    """Seconds a point between the smallest and the largest shard."""
+    first, last = restarts[0], restarts[-1]
+    more = last["from_objects_seconds"] - first["from_objects_seconds"]
+    return float(more / (last["points"] - first["points"]))
 
 
 def _on(curve: tuple[tuple[float, float], ...], points: float) -> float:

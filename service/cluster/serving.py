@@ -55,6 +55,8 @@ __all__ = [
 
 INGRESS = "closeby"
 """Name of the ingress's application."""
+SHARD = "closeby-shard-"
+"""How the name of a shard's application begins."""
 DEPLOYMENT = "ShardServer"
 SHARD_THREADS = 8
 """Requests that a shard works on at once; most of the time one waits for PostgreSQL."""
@@ -65,7 +67,7 @@ HEALTH_SECONDS = 2.0
 
 def shard_names(count: int) -> list[str]:
     """The names of a cluster's first shards, which are those of their applications."""
-    return [f"closeby-shard-{number}" for number in range(count)]
+    return [f"{SHARD}{number}" for number in range(count)]
 
 
 class ShardServer:
@@ -304,8 +306,12 @@ def remove_shard(
         if placement is None:
             raise ValueError("there is no cluster; see `closeby cluster up`")
         names = sorted(placement.shards, key=lambda shard: (len(shard), shard))
-        name = name or placement.leaving or names[-1]
-        if name not in placement.shards and name not in serve.status().applications:
+        # Of a removal that was cut short the application may be left.
+        known = placement.shards.keys() | placement.joining.keys()
+        left = [app for app in serve.status().applications if app.startswith(SHARD)]
+        left = [app for app in left if app not in known]
+        name = name or placement.leaving or next(iter(left), names[-1])
+        if name not in known and name not in left:
             raise ValueError(f"there is no shard {name}; there are {', '.join(names)}")
         if not leave(store, fanout, name, stop):
             return None
