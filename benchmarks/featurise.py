@@ -173,6 +173,7 @@ def main() -> int:
     parser.add_argument("--lines", type=Path, help="text, one record a line")
     parser.add_argument("--output", type=Path, default=HERE / "results")
     parser.add_argument("--limit", type=int, help="the first so many rows of each")
+    parser.add_argument("--only", help="cases whose name has this; the others stay as they are")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {
@@ -181,10 +182,15 @@ def main() -> int:
         "machine": machine.describe(),
         "rates": {},
     }
+    path = options.output / "featurise.json"
+    if options.only is not None and path.exists():
+        result = json.loads(path.read_text())
     for name, rows, engines in cases(options.lines):
+        if options.only is not None and options.only not in name:
+            continue
         print(name, flush=True)
         result["rates"][name] = measure(rows[: options.limit], engines)
-        (options.output / "featurise.json").write_text(json.dumps(result, indent=1) + "\n")
+        path.write_text(json.dumps(result, indent=1) + "\n")
         (options.output / "featurise.md").write_text(table(result["rates"]))
     return 0
 
