@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -94,3 +96,13 @@ def test_a_server_that_only_reads_refuses_writes(
             pass
         assert http.post(POINTS + "get", json={"ids": [1]}).status_code == 200
         assert http.post(POINTS + "upsert", json={"ids": [1]}).json()["code"] == "read_only"
+
+
+def test_what_a_server_needs_to_be_ready_brings_nothing_that_can_wait() -> None:
+    waiting = "closeby.loaders closeby.optimize closeby.service.schemas faiss fastapi scipy httpx"
+    code = (
+        "import closeby.service.cli, closeby.service.server, closeby.service.serving, sys;"
+        f" print(*(set({waiting.split()!r}) & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
