@@ -115,6 +115,7 @@ class MutableSegment:
         sample = RecallSample.empty(n)
         ask_sample(sample, asked, places, self._view_of, self.selector, n, self._threshold)
         self.sample = sample
+        self.efforts = {}  # those for as many points were told without it
 
     def _append(
         self, ids: Int64Array, features: Batch, keys: UInt32Array, sketches: UInt8Array
