@@ -24,7 +24,8 @@ from .fitting import fit_sets
 from .flat import FlatIndex
 from .flinng import FlinngIndex
 from .lsh import LshIndex
-from .maxip import GapAnswer, MaxIPIndex
+from .maxip import MaxIPIndex
+from .maxip_gap import GapAnswer
 from .minhash import MinHashFamily
 from .projection import SignedRandomProjection
 from .topk import merge_topk

@@ -15,20 +15,22 @@ The paper's own construction, asymmetric transforms and LSH, is ``maxip_paper``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from .batches import FloatArray, Int64Array, as_dense_batch
+from .batches import FloatArray, Int64Array
 from .engine import Metric, check_ids, check_k, smallest_hit
 from .errors import InvalidInputError
 from .files import read_arrays, unusable_is_corrupt, write_arrays
-from .maxip_effort import MIN_FINALS, calibrate
-from .maxip_lists import MaxIPEffort
+from .maxip_contents import MaxIPContents
+from .maxip_effort import calibrate
+from .maxip_gap import GapAnswer, first_above
+from .maxip_input import SHORT, as_ids, check_turn, checked, lengthened
 from .maxip_segment import Answer, MaxIPSegment, MaxIPSegments, MaxIPTail, open_segment
 from .segments import Merge, Sealed, Segments
 from .topk import merge_topk
@@ -36,37 +38,12 @@ from .tuning import check_target
 
 DEFAULT_CAPACITY = 4_096
 MAX_ROTATIONS = 16
-# Inner products of vectors up to this norm are finite in float32.
-MAX_NORM = 1e18
-_EXACT_BLOCK = 262_144
-_SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
-# Norms of queries below which products have few digits left.
-SHORT = 1e-28
 # A search looks again while points are being updated, so often at most.
 _LOOKS = 1_000
 # What the constructor takes by name and a file keeps.
 _OPTIONS = ("target_recall", "rotations", "capacity")
 
 MaxIPMerge: TypeAlias = Merge[MaxIPSegment, MaxIPTail]
-
-
-@dataclass(frozen=True)
-class GapAnswer:
-    """What :meth:`MaxIPIndex.search_gap` found.
-
-    Attributes:
-        id: the point, -1 if the index is empty.
-        score: its inner product with the query.
-        gap: score - base.
-        exact: no point has a higher score.
-        scanned: points whose code or vector was read.
-    """
-
-    id: int
-    score: float
-    gap: float
-    exact: bool
-    scanned: int
 
 
 class MaxIPIndex:
@@ -143,23 +120,7 @@ class MaxIPIndex:
         Raises:
             InvalidInputError: not finite, of another dimension, or of a norm above ``MAX_NORM``.
         """
-        return self._checked(batch)[0]
-
-    def _checked(self, batch: Any) -> tuple[FloatArray, npt.NDArray[np.float64]]:
-        """Vectors as they are stored, and their squared norms."""
-        if _as_stored(batch, self.dim):
-            squares = _squares(batch)
-            if squares.max() <= MAX_NORM**2:  # so no number is not finite
-                return batch, squares
-        vectors = as_dense_batch(batch, self.dim)
-        squares = _squares(vectors)
-        if not squares.max(initial=0.0) <= MAX_NORM**2:
-            raise InvalidInputError(
-                f"a vector's norm must be at most {MAX_NORM:g}, or inner products overflow",
-                field="vector",
-                row=int(squares.argmax()),
-            )
-        return vectors, squares
+        return checked(batch, self.dim)[0]
 
     def add(self, batch: Any, ids: Any = None) -> None:
         """Add points; a search finds them when this returns.
@@ -290,14 +251,14 @@ class MaxIPIndex:
 
         Without it the index measures itself with points and sums of points as queries.
         """
-        checked = self.check(queries)
-        if not len(checked):
+        sample = self.check(queries)
+        if not len(sample):
             raise InvalidInputError("tuning needs at least one query", field="vector")
         if self._segments is None:
             return
         self._segments.restore(
             [
-                Sealed(sealed.chunks, _tuned(sealed.segment, self.seed, checked))
+                Sealed(sealed.chunks, _tuned(sealed.segment, self.seed, sample))
                 for sealed in self._segments.sealed
             ]
         )
@@ -310,7 +271,7 @@ class MaxIPIndex:
         """
         if self._segments is None:
             return 0
-        return self._segments.remove(np.unique(_as_ids(ids)))
+        return self._segments.remove(np.unique(as_ids(ids)))
 
     def fork(self) -> MaxIPIndex:
         """An index of the same points, sharing their memory, that can be changed on its own.
@@ -356,14 +317,14 @@ class MaxIPIndex:
             InvalidInputError: unusable queries or parameters.
         """
         k = check_k(k)
-        _check_turn(turn)
-        queries, squares = self._checked(batch)
+        check_turn(turn)
+        queries, squares = checked(batch, self.dim)
         floor = smallest_hit(self.metric, threshold)
         target = self.target_recall if target_recall is None else check_target(target_recall)
         if squares.min(initial=1.0) >= SHORT**2:
             return self._search(queries, k, floor, target, turn)
         # So short that products lose digits: asked as if they were longer.
-        longer, exponents = _lengthened(queries)
+        longer, exponents = lengthened(queries)
         ids, scores = self._search(longer, k, -np.inf, target, turn)
         scores = np.ldexp(scores, -exponents[:, None])
         hits = scores >= floor
@@ -417,40 +378,21 @@ class MaxIPIndex:
         Returns:
             The best point met, whether or not its gap suffices.
         """
-        queries = self.check(np.asarray(query).reshape(1, -1))
-        _check_turn(turn)
+        queries, squares = checked(np.asarray(query).reshape(1, -1), self.dim)
+        check_turn(turn)
         if np.isnan(base) or np.isnan(need):
             raise InvalidInputError("base and need must be numbers", field="need")
-        best, scanned = (-1, -np.inf), 0
-        for effort in (_few, _usual, _all):
-            found, score, read = self._best_with(queries, effort, turn)
-            scanned += read
-            if score > best[1]:
-                best = (found, score)
-            if best[1] - base >= need:
-                return GapAnswer(best[0], best[1], best[1] - base, False, scanned)
-        if certify and len(self):
-            found, score = self.exact_best(queries[0])
-            return GapAnswer(found, score, score - base, True, scanned + len(self))
-        return GapAnswer(best[0], best[1], best[1] - base, False, scanned)
-
-    def _best_with(self, queries: FloatArray, effort_of: Any, turn: int) -> tuple[int, float, int]:
-        """Id, score and points read of the best point under an effort; -1 and -inf if none."""
-        parts, read = [], 0
-        for segment in self._searchable():
-            if isinstance(segment, MaxIPTail):
-                answer = segment.search(queries, 1, -np.inf)
-            else:
-                effort = effort_of(segment, self.target_recall)
-                answer = segment.search(queries, 1, effort, -np.inf, turn)
-            parts.append(answer[:2])
-            read += int(answer[2][0])
-        if not parts:
-            return -1, -np.inf, 0
-        ids, scores = merge_topk(parts, 1)
-        if ids[0, 0] < 0:
-            return -1, -np.inf, read
-        return int(ids[0, 0]), float(scores[0, 0]), read
+        if 0 < squares[0] < SHORT**2:  # products would lose digits
+            longer, exponents = lengthened(queries)
+            unit = 2.0 ** float(exponents[0])
+            found = self.search_gap(longer, base * unit, need * unit, turn=turn, certify=certify)
+            return replace(found, score=found.score / unit, gap=found.gap / unit)
+        parts = self._searchable()
+        met = first_above(parts, queries, base, need, self.target_recall, turn)
+        if met.gap >= need or not certify or not len(self):
+            return met
+        best, score = self.exact_best(queries[0])
+        return GapAnswer(best, score, score - base, True, met.scanned + len(self))
 
     def exact_best(self, query: npt.ArrayLike) -> tuple[int, float]:
         """Id and score of the best of all points, comparing each; -1 and -inf if there is none.
@@ -463,74 +405,22 @@ class MaxIPIndex:
         """
         self.check(np.asarray(query).reshape(1, -1))
         # In float64 again: rounding the query could change which point is best.
-        exact = np.asarray(query, np.float64).reshape(-1)
-        rough = exact.astype(np.float32)
-        best, best_id = -np.inf, -1
-        # Most by which a float32 sum of dim products misses, for the longest point; products below
-        # normal numbers lose their last digits each.
-        error = 2.0**-24 * float(np.linalg.norm(exact)) * self._longest() + _SMALLEST_NORMAL
-        doubt = 2 * (len(exact) + 2) * error
-        for ids, alive, vectors in self._blocks():
-            scores = np.where(alive, vectors @ rough, -np.inf)
-            near = np.flatnonzero(scores >= max(float(scores.max()), best) - 2 * doubt)
-            if not len(near) or not alive[near].any():
-                continue
-            precise = np.where(alive[near], vectors[near].astype(np.float64) @ exact, -np.inf)
-            at = int(np.lexsort((ids[near], -precise))[0])
-            if (precise[at], -ids[near[at]]) > (best, -best_id):
-                best, best_id = float(precise[at]), int(ids[near[at]])
-        return best_id, best
+        return self._contents().exact_best(np.asarray(query, np.float64).reshape(-1))
 
-    def _longest(self) -> float:
-        """A bound of the norms of all points."""
-        return max((_longest(segment) for segment in self._searchable()), default=0.0)
-
-    def _blocks(
-        self,
-    ) -> Iterator[tuple[Int64Array, npt.NDArray[np.bool_], FloatArray]]:
-        """All points in blocks: ids, which are alive, vectors."""
-        for segment in self._searchable():
-            if isinstance(segment, MaxIPTail):
-                view = segment.view
-                if len(view.ids):
-                    # A copy: whoever asks counts them, then takes as many.
-                    yield view.ids, view.alive.copy(), view.vectors
-                continue
-            lists = segment.lists
-            alive = lists.alive()
-            for at in range(0, len(lists.ids), _EXACT_BLOCK):
-                part = slice(at, at + _EXACT_BLOCK)
-                yield lists.ids[part], alive[part], lists.vectors[part]
+    def _contents(self) -> MaxIPContents:
+        return MaxIPContents(self._searchable(), self.dim or 1)
 
     def points(self) -> tuple[Int64Array, FloatArray]:
         """All points by rising id: ids int64 (n,) and vectors float32 (n, dim); a copy."""
-        blocks = [(ids[alive], vectors[alive]) for ids, alive, vectors in self._blocks()]
-        if not blocks:
-            return np.zeros(0, np.int64), np.zeros((0, self.dim or 1), np.float32)
-        ids = np.concatenate([block[0] for block in blocks])
-        order = np.argsort(ids, kind="stable")
-        return ids[order], np.concatenate([block[1] for block in blocks])[order]
+        return self._contents().points()
 
     def mean(self) -> npt.NDArray[np.float64]:
         """Mean of all points, float64 (dim,); zeros if there is none."""
-        total, count = np.zeros(self.dim or 1), 0
-        for _, alive, vectors in self._blocks():
-            total += np.where(alive[:, None], vectors, 0).sum(axis=0, dtype=np.float64)
-            count += int(alive.sum())
-        return np.asarray(total / max(count, 1), np.float64)
+        return self._contents().mean()
 
     def some_ids(self, count: int, seed: int = 0) -> list[int]:
         """Up to `count` ids at random, without repeats."""
-        rng = np.random.default_rng(seed)
-        drawn: set[int] = set()
-        blocks = [(ids, alive) for ids, alive, _ in self._blocks()]
-        total = sum(int(alive.sum()) for _, alive in blocks)
-        wanted = np.sort(rng.choice(total, min(count, total), replace=False))
-        for ids, alive in blocks:
-            points = ids[alive]
-            here, wanted = wanted[wanted < len(points)], wanted[wanted >= len(points)] - len(points)
-            drawn.update(points[here].tolist())
-        return sorted(drawn)
+        return self._contents().some_ids(count, seed)
 
     def vectors(self, ids: Any) -> FloatArray:
         """Vectors of points by id, float32 (n, dim).
@@ -538,21 +428,7 @@ class MaxIPIndex:
         Raises:
             InvalidInputError: an id is not in the index.
         """
-        wanted = _as_ids(ids)
-        out = np.empty((len(wanted), self.dim or 1), np.float32)
-        missing = np.ones(len(wanted), bool)
-        for segment in self._searchable():
-            if isinstance(segment, MaxIPTail):
-                here, vectors = segment.vectors_of(wanted)
-                out[here] = vectors
-            else:
-                places = segment.lists.find(wanted)
-                here = places >= 0
-                out[here] = segment.lists.vectors[places[here]]
-            missing &= ~here
-        if missing.any():
-            raise InvalidInputError(f"id {wanted[missing][0]} is not in the index", field="ids")
-        return out
+        return self._contents().vectors(as_ids(ids))
 
     # --- describing ------------------------------------------------------------------------------
 
@@ -665,61 +541,5 @@ class MaxIPIndex:
         return index
 
 
-# Efforts of search_gap, which wants one point and not ten: so fewer are compared.
-def _few(segment: MaxIPSegment, target: float) -> MaxIPEffort:
-    effort = segment.effort(target, 1)
-    return MaxIPEffort(max(1, effort.probes // 8), MIN_FINALS, MIN_FINALS // 2, effort.kappa)
-
-
-def _usual(segment: MaxIPSegment, target: float) -> MaxIPEffort:
-    effort = segment.effort(target, 1)
-    candidates = max(2 * MIN_FINALS, effort.candidates // 4)
-    return MaxIPEffort(effort.probes, candidates, MIN_FINALS // 2, effort.kappa)
-
-
-def _all(segment: MaxIPSegment, target: float) -> MaxIPEffort:
-    effort = segment.effort(target, 1)
-    return MaxIPEffort(segment.lists.lists, effort.candidates, MIN_FINALS, effort.kappa)
-
-
 def _tuned(segment: MaxIPSegment, seed: int, queries: FloatArray) -> MaxIPSegment:
     return MaxIPSegment(segment.lists, calibrate(segment.lists, seed, queries), segment.path)
-
-
-def _as_stored(batch: Any, dim: int | None) -> bool:
-    return (
-        type(batch) is np.ndarray
-        and batch.dtype == np.float32
-        and batch.ndim == 2
-        and batch.flags.c_contiguous
-        and (dim is None or batch.shape[1] == dim)
-        and batch.size > 0
-    )
-
-
-def _squares(vectors: FloatArray) -> npt.NDArray[np.float64]:
-    squares: npt.NDArray[np.float64] = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
-    return squares
-
-
-def _lengthened(queries: FloatArray) -> tuple[FloatArray, npt.NDArray[np.int32]]:
-    """Queries times powers of two that bring them near 1, and the exponents, int32 (q,)."""
-    exponents = -np.frexp(np.abs(queries).max(axis=1, initial=0))[1]
-    return np.ldexp(queries, exponents[:, None]), exponents.astype(np.int32)
-
-
-def _check_turn(turn: Any) -> None:
-    if isinstance(turn, bool) or not isinstance(turn, int | np.integer):
-        raise InvalidInputError("turn must be an integer", field="turn")
-
-
-def _as_ids(ids: Any) -> Int64Array:
-    """Ids of points that should be present, int64 (n,); rounding them would mean others."""
-    given = np.atleast_1d(np.asarray(ids))
-    if given.size and given.dtype.kind not in "iu":
-        raise InvalidInputError(f"ids must be integers, not {given.dtype}", field="ids")
-    return given.astype(np.int64).reshape(-1)
-
-
-def _longest(segment: MaxIPSegment | MaxIPTail) -> float:
-    return segment.longest() if isinstance(segment, MaxIPTail) else segment.lists.longest

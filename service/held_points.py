@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from closeby.index import MaxIPIndex, MinHashFamily, SetBatch
 from closeby.index.batches import FloatArray, Int64Array
-from closeby.index.maxip import MAX_NORM
+from closeby.index.maxip_input import MAX_NORM
 
 from .encoding import Features, decode_rows
 from .errors import CollectionNotFoundError, ValidationError

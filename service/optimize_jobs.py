@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
-from closeby.index.maxip import MAX_NORM
+from closeby.index.maxip_input import MAX_NORM
 
 from .bodies import read_model
 from .errors import ValidationError

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from closeby.index import CorruptFileError, InvalidInputError, MaxIPIndex
-from closeby.index.maxip import MAX_NORM
+from closeby.index.maxip_input import MAX_NORM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -111,6 +111,9 @@ def test_short_queries_are_answered_like_long_ones(size: float) -> None:
     truth = queries.astype(np.float64) @ POINTS.T.astype(np.float64)
     np.testing.assert_array_equal(ids, np.argsort(-truth, axis=1)[:, :3])
     np.testing.assert_allclose(scores, np.take_along_axis(truth, ids, 1), rtol=1e-4, atol=1e-44)
+    gap = index.search_gap(queries[0], 0.0, 0.0)
+    assert gap.id == ids[0, 0]
+    np.testing.assert_allclose(gap.score, truth[0].max(), rtol=1e-4)
     mixed = np.vstack([queries, POINTS[:1], np.zeros_like(POINTS[:1])])
     threshold = float(scores[0, 1])
     kept, among = index.search(mixed, 3, threshold)

@@ -90,7 +90,7 @@ def test_convergence_is_not_claimed_because_an_index_finds_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The searches are made blind: they always answer the same useless atom."""
-    from closeby.index.maxip import GapAnswer
+    from closeby.index import GapAnswer
 
     atoms = atoms_of(2_000, 8)
     index = index_of(atoms, 512)
