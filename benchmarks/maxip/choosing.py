@@ -140,9 +140,14 @@ def policy_table(found: dict[str, Any]) -> str:
 
 
 def plot_policy(found: dict[str, Any], axes: Any) -> None:
-    """Mean value of the policies against time, of which each step took its share."""
+    """What is missing to Q = 0 against time, of which each step took its share."""
     for name, row in found["rows"].items():
         values = row["values"]
         seconds = np.linspace(0, row["seconds"], len(values) + 1)[1:]
-        axes.plot(seconds, values, "o-", ms=3, label=name)
-    axes.set(xscale="log", xlabel="processor seconds", ylabel="mean Q of the policies")
+        axes.plot(seconds, -np.array(values), "o-", ms=3, label=name)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="processor seconds",
+        ylabel="-Q, mean of the policies (lower is better)",
+    )

@@ -46,19 +46,19 @@ COMMANDS = {
         conditional.plot_frank_wolfe,
     ),
     "slope": Command(
-        "that time against the number of atoms",
+        "time to the objective of exact Frank-Wolfe, by atoms",
         lambda items, _: conditional.main_slope(items),
         conditional.slope_table,
         conditional.plot_slope,
     ),
     "herding": Command(
-        "points whose mean is that of all",
+        "herding: points whose mean is that of all",
         lambda items, options: choosing.main_herding(items, options.choose),
         choosing.herding_table,
         choosing.plot_herding,
     ),
     "policy": Command(
-        "policies over half of the items as actions",
+        "policy gradient over half of the items as actions",
         lambda items, _: choosing.main_policy(items),
         choosing.policy_table,
         choosing.plot_policy,
