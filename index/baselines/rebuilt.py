@@ -30,7 +30,7 @@ from closeby.index.tuning import check_target
 from . import structure_files
 from .choices import Choices, whole
 from .measuring import measure
-from .structure import Asked, Structure, add_all, faiss_threads
+from .structure import Asked, Structure, add_all, alive_at, faiss_threads
 
 # Points below which every query compares all: a structure would not be faster.
 STRUCTURE_FROM = 2_048
@@ -334,7 +334,7 @@ class RebuiltIndex(Choices):
             short = []
             for row, met in zip(rows.tolist(), found, strict=True):
                 at = places[met[met >= 0]]
-                at = at[points.alive[at]]
+                at = at[alive_at(points, at)]
                 if len(at) < k and extra and np.count_nonzero(met >= 0) == wanted < len(places):
                     short.append(row)
                     continue

@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -62,8 +62,8 @@ def run_demo(output: Path | None = None, queries: int = 500) -> int:
     try:
         with _stopped_like_by_ctrl_c(), console.status("reading the data that comes with closeby"):
             data_sets = shipped_data()
-        with _stopped_like_by_ctrl_c():
-            return demonstrate(data_sets, console, output, queries)
+        with _stopped_like_by_ctrl_c() as check_stop:
+            return demonstrate(data_sets, console, output, queries, check_stop)
     except KeyboardInterrupt:
         console.print("stopped; nothing is left running")
         return EXIT_INTERRUPTED
@@ -73,9 +73,16 @@ def run_demo(output: Path | None = None, queries: int = 500) -> int:
 
 
 def demonstrate(
-    data_sets: list[DataSet], console: Console, output: Path | None, queries: int
+    data_sets: list[DataSet],
+    console: Console,
+    output: Path | None,
+    queries: int,
+    check_stop: Callable[[], None] = lambda: None,
 ) -> int:
-    """The demo on these data sets; 1 if recall of near neighbours is below the promise."""
+    """The demo on these data sets; 1 if recall of near neighbours is below the promise.
+
+    `check_stop` is called between steps, and raises where the demo is to end.
+    """
     started = time.monotonic()
     findings = []
     with (
@@ -85,7 +92,7 @@ def demonstrate(
     ):
         console.print(f"[bold]closeby serve[/] listens on {url} for as long as the demo takes")
         for data in data_sets:
-            findings.append(_find_neighbours(client, data, console, queries))
+            findings.append(_find_neighbours(client, data, console, queries, check_stop))
     show_figures(console, findings)
     if output is not None:
         written = ", ".join(str(path) for path in write_results(output, findings))
@@ -101,7 +108,13 @@ def demonstrate(
     return 1 if missed else 0
 
 
-def _find_neighbours(client: Client, data: DataSet, console: Console, queries: int) -> Findings:
+def _find_neighbours(
+    client: Client,
+    data: DataSet,
+    console: Console,
+    queries: int,
+    check_stop: Callable[[], None],
+) -> Findings:
     """Store, ask, compare and time one data set."""
     console.rule(f"[bold]{len(data):,} {data.title}")
     console.print(f"near means: {data.comparison}")
@@ -109,6 +122,7 @@ def _find_neighbours(client: Client, data: DataSet, console: Console, queries: i
     rows = rng.choice(len(data), min(queries, len(data)), replace=False)
     with _progress(console) as progress:
         points_a_second, collection = _ingest(client, data, progress)
+        check_stop()
 
         step = progress.add_task("features here", total=None)
         sets = as_set_batch(featurizer_from(data.features).features(data.inputs))
@@ -116,19 +130,23 @@ def _find_neighbours(client: Client, data: DataSet, console: Console, queries: i
 
         step = progress.add_task("exact answers by comparing all", total=len(rows))
         questions, exact = ask_exactly(sets, rows, lambda n: progress.advance(step, n))
+        check_stop()
 
         step = progress.add_task("queries over HTTP", total=len(rows))
         answers, took_ms = ask_over_http(
             collection, data, questions, lambda n: progress.advance(step, n)
         )
+        check_stop()
 
         step = progress.add_task("FLINNG here", total=None)
         flinng = measure_flinng(questions)
         _finish(progress, step)
+        check_stop()
 
         step = progress.add_task("FAISS binary HNSW here", total=None)
         hnsw = measure_hnsw(questions)
         _finish(progress, step)
+        check_stop()
     show_answers(console, data, questions, answers)
     http = HttpFigures(
         recall=questions.recall(answers),
@@ -170,16 +188,31 @@ def _finish(progress: Progress, step: TaskID) -> None:
 
 
 @contextmanager
-def _stopped_like_by_ctrl_c() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind the stack too, so that the server is stopped after them."""
+def _stopped_like_by_ctrl_c() -> Iterator[Callable[[], None]]:
+    """SIGTERM and SIGHUP unwind the stack as SIGINT does, so that the server is stopped after them.
+
+    Yields what raises KeyboardInterrupt once there was such a signal: Python drops an exception
+    that is raised while it runs a finalizer or a weak reference's callback.
+    """
+    stopped = False
 
     def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+        nonlocal stopped
+        stopped = True
         raise KeyboardInterrupt
 
-    stops = (signal.SIGTERM, signal.SIGHUP)
+    def check() -> None:
+        if stopped:
+            raise KeyboardInterrupt
+
+    stops = [
+        stop
+        for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(stop) is not signal.SIG_IGN  # as nohup has it
+    ]
     before = [signal.signal(stop, interrupt) for stop in stops]
     try:
-        yield
+        yield check
     finally:
         for stop, handler in zip(stops, before, strict=True):
             signal.signal(stop, handler)

@@ -178,6 +178,26 @@ def test_saved_and_loaded_answers_alike(name, data, tmp_path):
     assert len(loaded) == 3_361
 
 
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_structure_that_leads_to_points_that_are_gone_is_searched(name, data, tmp_path):
+    """A structure of another process, over points that have been moved together since."""
+    points = points_for(name, data)
+    index = made(name, settle=False)
+    index.add(points, np.arange(POINTS))
+    settle(index)
+    kept_ids = np.arange(0, POINTS, 2)
+    index.save_structure(tmp_path / "structure")
+    fewer = made(name, settle=False)
+    kept = rows_of(points, kept_ids)
+    fewer.add(kept, kept_ids)
+    fewer.load_structure(tmp_path / "structure")
+    flat = exact(index.metric, kept, kept_ids)
+    queries = part(points, 1, 60)
+    ids, scores = fewer.search(queries, 10, target_recall=0.99)
+    assert np.isin(ids, [-1, *kept_ids]).all()
+    assert share_found(scores, flat.search(queries, 10)[1]) > 0.8
+
+
 @pytest.mark.parametrize("name", ["hnsw", "binary_ivf"])
 def test_a_damaged_file_never_reaches_faiss(name, data, tmp_path, monkeypatch):
     index = made(name)
