@@ -59,6 +59,7 @@ from .results import (
     QueryResults,
     SelectResult,
     Snapshot,
+    SparseVector,
     UpsertResult,
 )
 from .splitting import Batching
@@ -100,6 +101,7 @@ __all__ = [
     "SelectResult",
     "ServerError",
     "Snapshot",
+    "SparseVector",
     "TooLargeError",
     "TransportError",
     "UnauthorizedError",

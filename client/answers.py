@@ -55,6 +55,7 @@ def point(document: Mapping[str, Any]) -> Point:
         document.get("sequence"),
         document.get("set"),
         document.get("vector"),
+        document.get("sparse"),
     )
 
 

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from .errors import InvalidInputError
 from .results import Point, PointId
+from .sparse_values import OneSparse, SupportsCsr, check_sparse, encode_sparse, rows_of_matrix
 from .values import (
     CHECKS,
     ENCODERS,
@@ -34,23 +35,24 @@ from .values import (
 )
 from .wire import encode
 
-
-class SupportsCsr(Protocol):
-    """A scipy sparse matrix or array: a row is a set of column numbers."""
-
-    def tocsr(self) -> Any:
-        """The same in compressed rows."""
-
-
 Ids: TypeAlias = "Iterable[PointId] | SupportsArray"
 Texts: TypeAlias = "Iterable[str] | SupportsArray"
 Sets: TypeAlias = "Iterable[OneSet] | tuple[SupportsArray, SupportsArray] | SupportsCsr"
 Vectors: TypeAlias = "Iterable[OneVector] | SupportsArray"
+Sparse: TypeAlias = "Iterable[OneSparse] | SupportsCsr"
 Payloads: TypeAlias = "Iterable[Mapping[str, Any] | None]"
 PointLike: TypeAlias = "Mapping[str, Any] | Point"
 
 #: the input field of a point, and the argument that holds many of them
-COLUMNS = {"text": "texts", "sequence": "sequences", "set": "sets", "vector": "vectors"}
+COLUMNS = {
+    "text": "texts",
+    "sequence": "sequences",
+    "set": "sets",
+    "vector": "vectors",
+    "sparse": "sparse",
+}
+_ENCODERS = ENCODERS | {"sparse": encode_sparse}
+_CHECKS = CHECKS | {"sparse": check_sparse}
 
 _BLOCK = 4096  # rows of an array that are turned into Python objects at once
 
@@ -90,13 +92,13 @@ class _Column:
 
 
 def one_input(inputs: Mapping[str, Any]) -> tuple[str, bytes]:
-    """The one of ``text``, ``sequence``, ``set``, ``vector`` that is given: its name and JSON."""
+    """The input that is given, one of ``COLUMNS``: its name and JSON."""
     name, value = _only(inputs)
-    return name, ENCODERS[name](value, name, None)
+    return name, _ENCODERS[name](value, name, None)
 
 
 def query_rows(inputs: Mapping[str, Any]) -> Rows:
-    """The rows of a batch query: the one of ``texts``, ``sequences``, ``sets``, ``vectors``."""
+    """The rows of a batch query: the column that is given."""
     column = _input_column(inputs)
     column.check()
     rows = (Row(at, None, b"", part, b"") for at, part in enumerate(column.encoded()))
@@ -192,7 +194,7 @@ def _rows_of_points(points: Iterable[PointLike]) -> Rows:
         for at, point in enumerate(points):
             _, name, value, payload = _parts(point, at, name)
             with _laid_to_point(at):
-                CHECKS[name](value, f"points[{at}].{name}", None)
+                _CHECKS[name](value, f"points[{at}].{name}", None)
                 encode_payload(payload, f"points[{at}].payload", None)
         return Rows(COLUMNS[name or "text"], _size(points), _encoded_points(iter(points), name))
     # A generator: its first point says which column the others must fill too.
@@ -217,7 +219,7 @@ def _encoded_points(points: Iterator[PointLike], name: str | None) -> Iterator[R
                 at,
                 one_id,
                 encode(one_id, field=f"points[{at}].id"),
-                ENCODERS[name](value, f"points[{at}].{name}", None),
+                _ENCODERS[name](value, f"points[{at}].{name}", None),
                 encode_payload(payload, f"points[{at}].payload", None),
             )
         yield row
@@ -266,8 +268,10 @@ def _input_column(inputs: Mapping[str, Any]) -> _Column:
         pair = _csr_pair(values, name)
         if pair is not None:
             return _csr_column(*pair, name)
+    if kind == "sparse" and hasattr(values, "tocsr"):
+        return _column_of(name, *rows_of_matrix(values), encode_sparse, check_sparse)
     _many(values, name)  # refuses what is no collection of rows
-    encoder, checker = ENCODERS[kind], CHECKS[kind]
+    encoder, checker = _ENCODERS[kind], _CHECKS[kind]
 
     def encoded() -> Iterator[bytes]:
         return (encoder(value, name, row) for row, value in enumerate(_many(values, name)))
@@ -330,14 +334,26 @@ def _csr_column(indptr: Any, indices: Any, name: str) -> _Column:
         for row in range(len(indptr) - 1):
             yield indices[int(indptr[row]) : int(indptr[row + 1])]
 
+    return _column_of(name, len(indptr) - 1, sets, encode_set, check_set)
+
+
+def _column_of(
+    name: str,
+    size: int,
+    rows: Callable[[], Iterator[Any]],
+    encoder: Callable[[Any, str, int | None], bytes],
+    checker: Callable[[Any, str, int | None], None],
+) -> _Column:
+    """A column of rows that are cut out of arrays."""
+
     def encoded() -> Iterator[bytes]:
-        return (encode_set(one, name, row) for row, one in enumerate(sets()))
+        return (encoder(one, name, row) for row, one in enumerate(rows()))
 
     def check() -> None:
-        for row, one in enumerate(sets()):
-            check_set(one, name, row)
+        for row, one in enumerate(rows()):
+            checker(one, name, row)
 
-    return _Column(name, len(indptr) - 1, encoded, check)
+    return _Column(name, size, encoded, check)
 
 
 # --- reading arguments --------------------------------------------------------------------------

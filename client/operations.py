@@ -33,6 +33,7 @@ from .inputs import (
     PointLike,
     Row,
     Sets,
+    Sparse,
     Texts,
     Vectors,
     id_list,
@@ -56,6 +57,7 @@ from .results import (
 )
 from .session import Session
 from .snapshots import SnapshotOperations
+from .sparse_values import OneSparse
 from .splitting import latest_by_id, query_body, split, upsert_body
 from .values import OneSet, OneVector
 from .wire import encode
@@ -111,6 +113,7 @@ class ClientOperations(Generic[C, J]):
             {"kind": "ngrams", "unit": "id" | "token", "n": 2}                set
             {"kind": "sketch", "positions": False}                            set
             {"kind": "vector", "dim": 768}                                    vector
+            {"kind": "sparse", "dim": 1_000_000}                              sparse
 
         ``index`` names the engine, ``index_params`` are its parameters; ``"auto"`` chooses itself.
 
@@ -225,6 +228,7 @@ class CollectionOperations(
         sequences: Texts | None = None,
         sets: Sets | None = None,
         vectors: Vectors | None = None,
+        sparse: Sparse | None = None,
         payloads: Payloads | None = None,
         points: Iterable[PointLike] | None = None,
         on_duplicate: OnDuplicate | None = None,
@@ -243,6 +247,7 @@ class CollectionOperations(
         sets         collections of integers 0..2**64-1, or of strings; a scipy CSR matrix;
                      ``(indptr, indices)``
         vectors      an (n, d) array, or n lists or arrays of d finite numbers
+        sparse       n of ``(indices, values)`` or ``{index: value}``; a scipy matrix (n, d)
         ===========  ========================================================================
 
         Lists, NumPy arrays and generators are taken; generators are read as they are sent, in
@@ -260,7 +265,13 @@ class CollectionOperations(
         Raises InvalidInputError that names the row, for lists and arrays before anything is sent.
         After another error the points of some requests are stored; the same call may be repeated.
         """
-        inputs = {"texts": texts, "sequences": sequences, "sets": sets, "vectors": vectors}
+        inputs = {
+            "texts": texts,
+            "sequences": sequences,
+            "sets": sets,
+            "vectors": vectors,
+            "sparse": sparse,
+        }
         source = point_rows(ids, inputs, payloads, points)
         batching = self._session.batching
         stored = Tally(source.total, progress)
@@ -324,6 +335,7 @@ class CollectionOperations(
         sequence: str | None = None,
         set: OneSet | None = None,  # noqa: A002 - the name of the field
         vector: OneVector | None = None,
+        sparse: OneSparse | None = None,
         limit: int = 10,
         threshold: float | None = None,
         target_recall: float | None = None,
@@ -337,7 +349,13 @@ class CollectionOperations(
 
         Raises NotFoundError without the collection, ValidationError for an input it cannot take.
         """
-        inputs = {"text": text, "sequence": sequence, "set": set, "vector": vector}
+        inputs = {
+            "text": text,
+            "sequence": sequence,
+            "set": set,
+            "vector": vector,
+            "sparse": sparse,
+        }
         name, value = one_input(inputs)
         options = _query_options(limit, threshold, target_recall, with_payload)
         body = b'{"' + name.encode() + b'":' + value + b"," + options[1:]
@@ -353,6 +371,7 @@ class CollectionOperations(
         sequences: Texts | None = None,
         sets: Sets | None = None,
         vectors: Vectors | None = None,
+        sparse: Sparse | None = None,
         limit: int = 10,
         threshold: float | None = None,
         target_recall: float | None = None,
@@ -365,7 +384,13 @@ class CollectionOperations(
         requests, several under way at once; ``progress(done, total)`` is called as they are
         answered.
         """
-        inputs = {"texts": texts, "sequences": sequences, "sets": sets, "vectors": vectors}
+        inputs = {
+            "texts": texts,
+            "sequences": sequences,
+            "sets": sets,
+            "vectors": vectors,
+            "sparse": sparse,
+        }
         source = query_rows(inputs)
         options = _query_options(limit, threshold, target_recall, with_payload)
         batching = self._session.batching

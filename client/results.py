@@ -57,9 +57,16 @@ class QueryResults(Sequence[QueryResult]):
         return iter(self.results)
 
 
+class SparseVector(TypedDict):
+    """A sparse vector: its dimensions, ascending, and the value of each."""
+
+    indices: list[int]
+    values: list[float]
+
+
 @dataclass(frozen=True)
 class Point:
-    """A stored point. Of the four input fields, the one of the collection is not None."""
+    """A stored point. Of the five input fields, the one of the collection is not None."""
 
     id: PointId
     payload: Payload | None = None
@@ -67,6 +74,7 @@ class Point:
     sequence: str | None = None
     set: list[int] | list[str] | None = None
     vector: list[float] | None = None
+    sparse: SparseVector | None = None
 
 
 @dataclass(frozen=True)

@@ -42,15 +42,15 @@ def encoded_vector(value: OneVector, field: str) -> bytes:
 
 
 def _encode_vector(value: Any, field: str, row: int | None) -> bytes:
-    return encode(_checked_vector(value, field, row), field=field, row=row)
+    return encode(finite_numbers(value, field, row), field=field, row=row)
 
 
 def _check_vector(value: Any, field: str, row: int | None) -> None:
-    _checked_vector(value, field, row)
+    finite_numbers(value, field, row)
 
 
-def _checked_vector(value: Any, field: str, row: int | None) -> Any:
-    """``value`` as a float32 array or a list of finite numbers."""
+def finite_numbers(value: Any, field: str, row: int | None) -> Any:
+    """``value`` as a float32 array or a list of finite numbers. Raises InvalidInputError."""
     if hasattr(value, "__array__"):
         array = array_of(value, field)
         if array.ndim != 1:

@@ -19,7 +19,8 @@ from . import errors
 from .batches import SetBatch, SparseBatch, as_dense_batch, as_set_batch, as_sparse_batch
 from .engine import Engine
 from .errors import ClosebyError, CorruptFileError, InvalidInputError, UnsupportedVersionError
-from .features import Featurizer, featurizer_from
+from .features import featurizer_from
+from .featurizer import Featurizer
 from .fitting import fit_sets
 from .flat import FlatIndex
 from .flinng import FlinngIndex

@@ -37,6 +37,7 @@ class Evidence:
             where none is; no rows where none was asked.
         recall: what the best effort that was tried gives.
         scanned: share of the points whose sketches a query compares.
+        sparse: whether the points are sparse vectors, which graphs do not take.
     """
 
     index: str
@@ -47,6 +48,7 @@ class Evidence:
     nearest: FloatArray
     recall: float
     scanned: float
+    sparse: bool = False
 
 
 def advise(known: Evidence) -> dict[str, str]:
@@ -68,12 +70,12 @@ def advise(known: Evidence) -> dict[str, str]:
     far = FAR[known.metric]
     if middle < far and near < 0.5:
         return {
-            "index": GRAPH[known.metric],
+            "index": _without_threshold(known),
             "why": f"{seen}: below {far:g} neighbours do not stand out from strangers. Keep "
             f"{known.index} if only those at {known.threshold:g} matter, however few",
         }
     if known.recall < known.target_recall - SLACK:
-        other = "lsh" if known.index == "flinng" else GRAPH[known.metric]
+        other = "lsh" if known.index == "flinng" else _without_threshold(known)
         return {
             "index": other,
             "why": f"{seen}; of those {known.recall:.3f} are found at most, and "
@@ -81,7 +83,7 @@ def advise(known: Evidence) -> dict[str, str]:
         }
     if known.scanned > MOST_SCANNED:
         few = known.points < FEW_POINTS
-        other = "flat" if few else "lsh" if known.index == "flinng" else GRAPH[known.metric]
+        other = "flat" if few else "lsh" if known.index == "flinng" else _without_threshold(known)
         return {
             "index": other,
             "why": f"{seen}; to find {known.target_recall:g} of those, the sketches of "
@@ -92,6 +94,11 @@ def advise(known: Evidence) -> dict[str, str]:
         "why": f"{seen}; {known.recall:.3f} of those can be found, {known.target_recall:g} by "
         f"comparing the sketches of {known.scanned:.2%} of {n}",
     }
+
+
+def _without_threshold(known: Evidence) -> str:
+    """What finds neighbours however far they are."""
+    return "flat" if known.sparse else GRAPH[known.metric]
 
 
 def _selects(known: Evidence) -> bool:

@@ -11,6 +11,7 @@ A collection names its featurizer once, so that ingest and query see the same fe
     {"kind": "ngrams", "unit": "id" | "token", "n": 2}                integers or strings -> set
     {"kind": "sketch", "positions": false}                            integers  -> set
     {"kind": "vector", "dim": 768}                                    floats    -> vector
+    {"kind": "sparse", "dim": 1000000}                 indices and values -> sparse vector
 
 With ``"counts": true`` shingles, k-mers, ids, tokens and n-grams count their repeats: the j-th copy
 of an element is an element of its own, (element, j), so that the Jaccard similarity of two sets is
@@ -21,61 +22,23 @@ beyond 255 count no more.
 from __future__ import annotations
 
 import inspect
-import math
 import unicodedata
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _native
-from .batches import Batch, FloatArray, SetBatch, as_dense_batch, as_set_batch, integer_rows
+from .batches import SetBatch, as_set_batch, integer_rows
 from .errors import InvalidInputError
+from .featurizer import MAX_ELEMENTS, Featurizer, whole_number
+from .vector_features import Sparse, Vector
 
 MAX_SHINGLE = 64
 MAX_KMER = 64
 MAX_PACKED_KMER = 32
 MAX_COPIES = 255
-MAX_DIM = 65_536
-MAX_ELEMENTS = 1_000_000
-
-
-class Featurizer(ABC):
-    """Turns a list of raw inputs into a batch of features.
-
-    Attributes:
-        kind: name in a specification.
-        field: name of the raw input in a point: ``"text"``, ``"sequence"``, ``"set"`` or
-            ``"vector"``.
-        element: what a set is given as, int or str.
-        gives_back: whether the features alone tell the input (but for order and repeats of a set).
-    """
-
-    kind: ClassVar[str]
-    field: ClassVar[str]
-    element: type = int
-    gives_back: bool = False
-
-    @property
-    @abstractmethod
-    def spec(self) -> dict[str, Any]:
-        """The complete specification; ``featurizer_from(f.spec)`` is the same featurizer."""
-
-    @abstractmethod
-    def features(self, inputs: Sequence[Any]) -> Batch:
-        """Features of each input: a ``SetBatch``, or float32 (n, dim).
-
-        Raises:
-            InvalidInputError: an input is of the wrong type or size; ``row`` says which.
-        """
-
-    def empty_rows(self, features: Batch) -> npt.NDArray[np.int64]:
-        """Numbers of the rows without any element, int64: nothing can be near them."""
-        if isinstance(features, SetBatch):
-            return np.flatnonzero(features.sizes == 0).astype(np.int64)
-        return np.zeros(0, np.int64)
 
 
 NORMALISATIONS: dict[str, dict[str, Callable[[str], str]]] = {
@@ -214,7 +177,7 @@ class Shingles(Featurizer):
         if unit not in ("byte", "char", "word"):
             raise InvalidInputError('unit must be "byte", "char" or "word"', field="features.unit")
         self.unit = unit
-        self.n = _whole_number(n, "features.n", 1, MAX_SHINGLE)
+        self.n = whole_number(n, "features.n", 1, MAX_SHINGLE)
         self.normalise = _checked_normalisation({} if normalise is None else normalise)
         self.counts = _flag(counts, "features.counts")
 
@@ -299,7 +262,7 @@ class Kmers(Featurizer):
                 "canonical k-mers are of DNA; leave it out", field="features.canonical"
             )
         self.alphabet = alphabet
-        self.k = _whole_number(_DEFAULT_K[alphabet] if k is None else k, "features.k", 1, MAX_KMER)
+        self.k = whole_number(_DEFAULT_K[alphabet] if k is None else k, "features.k", 1, MAX_KMER)
         self.canonical = alphabet == "dna"
         if canonical is not None:
             self.canonical = _flag(canonical, "features.canonical")
@@ -387,7 +350,7 @@ class Ngrams(Featurizer):
         if unit not in ("id", "token"):
             raise InvalidInputError('unit must be "id" or "token"', field="features.unit")
         self.unit = unit
-        self.n = _whole_number(n, "features.n", 1, MAX_SHINGLE)
+        self.n = whole_number(n, "features.n", 1, MAX_SHINGLE)
         self.counts = _flag(counts, "features.counts")
         self.element = int if unit == "id" else str
 
@@ -441,53 +404,8 @@ class Sketch(Featurizer):
         return _distinct(indptr, elements)
 
 
-class Vector(Featurizer):
-    """A dense vector of `dim` floats."""
-
-    kind = "vector"
-    field = "vector"
-    gives_back = True
-
-    def __init__(self, dim: int) -> None:
-        self.dim = _whole_number(dim, "features.dim", 1, MAX_DIM)
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        """See :class:`Featurizer`."""
-        return {"kind": self.kind, "dim": self.dim}
-
-    def features(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> FloatArray:
-        """See :class:`Featurizer`; inputs are lists of floats, or one array (n, dim)."""
-        if isinstance(inputs, np.ndarray):
-            return as_dense_batch(inputs, self.dim)
-        out = np.empty((len(inputs), self.dim), np.float32)
-        for row, vector in enumerate(inputs):
-            out[row] = self._checked(vector, row)
-        return out
-
-    def _checked(self, vector: Any, row: int) -> FloatArray:
-        plain = isinstance(vector, (list, tuple))
-        # A bool is an int to Python and a number to NumPy, but not to whoever sent it.
-        if plain and not {type(value) for value in vector} <= {int, float}:
-            raise InvalidInputError("vector must be a list of numbers", field="vector", row=row)
-        if not plain and (not isinstance(vector, np.ndarray) or vector.ndim != 1):
-            raise InvalidInputError("vector must be a list of numbers", field="vector", row=row)
-        if len(vector) != self.dim:
-            raise InvalidInputError(
-                f"vector must have {self.dim} dimensions, not {len(vector)}",
-                field="vector",
-                row=row,
-                limit=self.dim,
-            )
-        try:
-            dense: FloatArray = as_dense_batch(np.asarray(vector), self.dim)[0]
-        except (InvalidInputError, OverflowError) as error:
-            raise InvalidInputError(str(error), field="vector", row=row) from None
-        return dense
-
-
 _KINDS: dict[str, type[Featurizer]] = {
-    cls.kind: cls for cls in (Shingles, Kmers, Ids, Tokens, Ngrams, Sketch, Vector)
+    cls.kind: cls for cls in (Shingles, Kmers, Ids, Tokens, Ngrams, Sketch, Vector, Sparse)
 }
 
 
@@ -514,15 +432,6 @@ def featurizer_from(spec: Mapping[str, Any]) -> Featurizer:
                 f"it knows {', '.join(known) or 'none'}",
                 field=f"features.{name}",
             )
-    if cls is Vector and "dim" not in options:
-        raise InvalidInputError("features of kind 'vector' need dim", field="features.dim")
+    if cls in (Vector, Sparse) and "dim" not in options:
+        raise InvalidInputError(f"features of kind {kind!r} need dim", field="features.dim")
     return cls(**options)
-
-
-def _whole_number(value: Any, field: str, least: int, most: int) -> int:
-    integral = isinstance(value, int) and not isinstance(value, bool)
-    if not integral or not least <= value <= most or math.isnan(value):
-        raise InvalidInputError(
-            f"{field} must be a whole number from {least} to {most}", field=field, limit=most
-        )
-    return int(value)

@@ -15,10 +15,11 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from .engine import Metric, check_batch
+from .batches import SparseBatch
+from .engine import Metric, check_features
 from .errors import InvalidInputError
 from .pilots import Clock
-from .predictions import OPTIONS, SAMPLE, SEGMENT_POINTS, Option, Profile, Task
+from .predictions import OPTIONS, SAMPLE, SEGMENT_POINTS, SPARSE_OPTIONS, Option, Profile, Task
 from .tuning import check_target
 
 __all__ = [
@@ -95,7 +96,7 @@ def plan(
         InvalidInputError: the sample has fewer than two points, or a value is out of range.
     """
     target_recall = check_target(target_recall)
-    features = check_batch(sample, metric, None)
+    features = check_features(sample, metric, None, None)
     if len(features) < 2:
         raise InvalidInputError(
             "a plan needs at least two points: one has no neighbours", field="sample"
@@ -105,7 +106,8 @@ def plan(
         segment_points, seed, clock,
     )  # fmt: skip
     found = task.profile
-    options = [_judged(make(task), task, memory_bytes) for make in OPTIONS[metric]]
+    known = SPARSE_OPTIONS if isinstance(features, SparseBatch) else OPTIONS
+    options = [_judged(make(task), task, memory_bytes) for make in known[metric]]
     options.sort(key=lambda option: (not option.eligible, option.us))
     best, why = _best(options, found)
     chosen = (best, *(option for option in options if option is not best))
@@ -153,6 +155,8 @@ def _judged(option: Option, task: Task, memory_bytes: int | None) -> Option:
     if option.recall < task.target_recall - SLACK - option.recall_spread:
         against.append(f"recall {option.recall:.3f} is below the {task.target_recall:g} wanted")
     own = 4 if task.metric != "jaccard" else 8
+    if isinstance(task.pool, SparseBatch):
+        own = 8 + 4  # a dimension and its value
     total = task.profile.points * (option.bytes_per_point + own * task.profile.width)
     if memory_bytes is not None and total > memory_bytes:
         against.append(

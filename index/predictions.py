@@ -414,6 +414,11 @@ OPTIONS: dict[str, tuple[Callable[[Task], Option], ...]] = {
     "cosine": (_flat, _flinng, _lsh, _hnsw, _ivf),
     "ip": (_flat, _maxip, _hnsw, _ivf),
 }
+SPARSE_OPTIONS: dict[str, tuple[Callable[[Task], Option], ...]] = {
+    "cosine": (_flat, _flinng, _lsh),
+    "ip": (_flat,),
+}
+"""Of sparse vectors."""
 
 
 def _wanted(task: Task) -> dict[str, Any]:

@@ -511,6 +511,7 @@ class SegmentedIndex(ABC):
                 np.concatenate(nearest) if nearest else np.zeros((0, WANTED), np.float32),
                 most / max(1, points),
                 scanned / max(1, points),
+                bool(self.sparse),
             )
         )
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from closeby.index import Engine, SetBatch
+from closeby.index import Engine
+from closeby.index.alive_points import concat
 
 from .encoding import Features, decode_rows
 from .hits import Search
@@ -171,7 +172,7 @@ class Contents:
     ) -> None:
         """Add the new versions, then remove those they replace: see `search`."""
         if added:
-            self.engine.add(_concat(batches), ids=np.array(added, np.int64))
+            self.engine.add(concat(batches), ids=np.array(added, np.int64))
             self.put_seq = added[-1]
             # Before the first of them goes, and after all that take their places came.
             self._replacements += 1
@@ -180,12 +181,3 @@ class Contents:
         if removed:
             self.engine.remove(np.array(removed, np.int64))
             self.garbage += len(removed)
-
-
-def _concat(batches: list[Features]) -> Features:
-    if len(batches) == 1:
-        return batches[0]
-    sets = [batch for batch in batches if isinstance(batch, SetBatch)]
-    if sets:
-        return SetBatch.concat(sets)
-    return np.concatenate([batch for batch in batches if not isinstance(batch, SetBatch)])

@@ -54,6 +54,10 @@ def check_duplicates(shard: Shard, asked: DuplicatesBody) -> None:
         raise ValidationError.of(
             "collection", "is compared by inner product, which says nothing of how alike points are"
         )
+    if shard.featurizer.field == "sparse":
+        raise ValidationError.of(
+            "collection", "holds sparse vectors, of which pairs cannot be found yet"
+        )
     if asked.filter is not None:
         PayloadFilter.parse(asked.filter)
     if "parquet" in asked.formats and find_spec("pyarrow") is None:

@@ -3,7 +3,8 @@
     row    := header body
     header := version u8 | kind u8 | zero u16 | count u32 | check u32        little-endian
     body   := count elements: kind 1: uint32, kind 2: uint64 (a set, ascending),
-                              kind 3: float32 (a vector)
+                              kind 3: float32 (a vector), kind 4: uint32, then float32 (a sparse
+                              vector: its dimensions, ascending, and behind them their values)
     check  := lower 32 bits of XXH3-64 of the body
 
 A set is kept as uint32 where all elements of its batch fit. Every row is checked when it is read:
@@ -19,27 +20,30 @@ from typing import Any
 
 import numpy as np
 import xxhash
-from closeby.index import SetBatch
+from closeby.index import SetBatch, SparseBatch
 
 from .errors import StoreUnavailableError
 
 __all__ = ["Features", "decode_rows", "encode_rows"]
 
 Features = SetBatch | np.ndarray[Any, np.dtype[np.float32]]
-"""Features of n points: sets in CSR form, or vectors float32 (n, d)."""
+"""Features of n points: sets or sparse vectors in CSR form, or vectors float32 (n, d)."""
 
 VERSION = 1
-_SET32, _SET64, _VECTOR = 1, 2, 3
+_SET32, _SET64, _VECTOR, _SPARSE = 1, 2, 3, 4
 _HEADER = struct.Struct("<BBHII")
 _DTYPES: dict[int, np.dtype[Any]] = {
     _SET32: np.dtype("<u4"),
     _SET64: np.dtype("<u8"),
     _VECTOR: np.dtype("<f4"),
+    _SPARSE: np.dtype([("index", "<u4"), ("value", "<f4")]),  # their sizes; they do not alternate
 }
 
 
 def encode_rows(features: Features) -> list[bytes]:
     """One bytes object for each row."""
+    if isinstance(features, SparseBatch):
+        return _sparse_rows(features)
     elements: np.ndarray[Any, np.dtype[Any]]
     if isinstance(features, SetBatch):
         elements = features.indices
@@ -59,6 +63,17 @@ def encode_rows(features: Features) -> list[bytes]:
         part = body[start:stop]
         check = digest(part) & 0xFFFFFFFF
         rows.append(b"".join((pack(VERSION, kind, 0, (stop - start) // width, check), part)))
+    return rows
+
+
+def _sparse_rows(vectors: SparseBatch) -> list[bytes]:
+    indices = memoryview(vectors.indices.astype("<u4").tobytes())
+    values = memoryview(vectors.values.astype("<f4").tobytes())
+    rows = []
+    for start, stop in itertools.pairwise(vectors.indptr.tolist()):
+        body = b"".join((indices[4 * start : 4 * stop], values[4 * start : 4 * stop]))
+        check = xxhash.xxh3_64_intdigest(body) & 0xFFFFFFFF
+        rows.append(_HEADER.pack(VERSION, _SPARSE, 0, stop - start, check) + body)
     return rows
 
 
@@ -94,6 +109,10 @@ def decode_rows(rows: Sequence[bytes]) -> Features:
         return vectors.reshape(len(rows), counts[0])
     indptr = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(counts, out=indptr[1:])
+    if _SPARSE in present:
+        if len(present) > 1:
+            raise _damaged(0, "sparse vectors and others in one collection")
+        return _sparse_batch(indptr, bodies)
     if len(present) <= 1:
         dtype = _DTYPES[kinds[0] if kinds else _SET64]
         return SetBatch(indptr, np.frombuffer(b"".join(bodies), dtype).astype(np.uint64))
@@ -103,6 +122,17 @@ def decode_rows(rows: Sequence[bytes]) -> Features:
         for body, kind in zip(bodies, kinds, strict=True)
     ]
     return SetBatch(indptr, np.concatenate(parts))
+
+
+def _sparse_batch(indptr: np.ndarray[Any, Any], bodies: list[memoryview]) -> SparseBatch:
+    halves = [len(body) // 2 for body in bodies]
+    indices = b"".join(body[:half] for body, half in zip(bodies, halves, strict=True))
+    values = b"".join(body[half:] for body, half in zip(bodies, halves, strict=True))
+    return SparseBatch(
+        indptr,
+        np.frombuffer(indices, "<u4").astype(np.uint64),
+        np.frombuffer(values, "<f4").astype(np.float32),
+    )
 
 
 def _damaged(position: int, why: str) -> StoreUnavailableError:

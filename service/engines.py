@@ -45,12 +45,14 @@ class EngineKind:
     """An engine that a collection can have.
 
     `options`: what may stand in `index_params`. `seals`: its segments are sealed into files.
+    `sparse`: it takes sparse vectors too, by cosine and by inner product as far as it has them.
     """
 
     make: Any
     metrics: tuple[str, ...]
     options: tuple[str, ...]
     seals: bool = False
+    sparse: bool = False
 
 
 @runtime_checkable
@@ -74,10 +76,10 @@ def _faiss(name: str) -> Callable[..., Any]:
 
 
 ENGINES: dict[str, EngineKind] = {
-    "flinng": EngineKind(FlinngIndex, ("jaccard", "cosine"), _TABLES, seals=True),
-    "lsh": EngineKind(LshIndex, ("jaccard", "cosine"), _TABLES, seals=True),
+    "flinng": EngineKind(FlinngIndex, ("jaccard", "cosine"), _TABLES, seals=True, sparse=True),
+    "lsh": EngineKind(LshIndex, ("jaccard", "cosine"), _TABLES, seals=True, sparse=True),
     "maxip": EngineKind(MaxIPIndex, ("ip",), ("rotations",), seals=True),
-    "flat": EngineKind(FlatIndex, ("jaccard", "cosine", "ip"), (), seals=True),
+    "flat": EngineKind(FlatIndex, ("jaccard", "cosine", "ip"), (), seals=True, sparse=True),
     "hnsw": EngineKind(_faiss("HnswIndex"), ("cosine", "ip"), _GRAPH),
     "ivf": EngineKind(
         _faiss("IvfIndex"), ("cosine", "ip"), ("codes", "lists", "pq_bytes", "rerank")
@@ -98,14 +100,15 @@ def chosen(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Name and parameters of the engine of a configuration.
 
     "auto" is what its last plan chose; before the first, flinng for sets, maxip for vectors by
-    inner product (few of which it compares exactly), flat for others.
+    inner product (few of which it compares exactly), flat for others and for sparse vectors.
     """
     if config["index"] != "auto":
         return config["index"], dict(config.get("index_params", {}))
     plan = config.get("plan")
     if plan is not None:
         return plan["index"], dict(plan["index_params"])
-    return _UNPLANNED[config["metric"]], {}
+    sparse = config["features"]["kind"] == "sparse"
+    return "flat" if sparse else _UNPLANNED[config["metric"]], {}
 
 
 def check_engine(config: Mapping[str, Any]) -> None:
@@ -120,10 +123,15 @@ def check_engine(config: Mapping[str, Any]) -> None:
         return
     name, metric = config["index"], config["metric"]
     kind = ENGINES[name]
-    if metric not in kind.metrics:
-        fit = ", ".join(["auto", *(n for n, k in ENGINES.items() if metric in k.metrics)])
+    sparse = config["features"]["kind"] == "sparse"
+    if metric not in kind.metrics or (sparse and not kind.sparse):
+        fitting = (
+            n for n, k in ENGINES.items() if metric in k.metrics and (k.sparse or not sparse)
+        )
+        what = f"sparse vectors by {metric}" if sparse else f"by {metric}"
         raise InvalidInputError(
-            f"{name} does not search by {metric}; take one of {fit}", field="index"
+            f"{name} does not search {what}; take one of {', '.join(['auto', *fitting])}",
+            field="index",
         )
     unknown = sorted(given.keys() - set(kind.options))
     if unknown:

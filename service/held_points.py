@@ -69,6 +69,7 @@ class Embedding:
 def as_given(shard: Shard) -> Embedding:
     """The vectors as they were stored. Raises ValidationError if the collection holds sets."""
     spec = shard.record.config["features"]
+    _refuse_sparse(spec)
     if spec["kind"] != "vector":
         raise ValidationError.of(
             "collection", "holds sets; only vectors can be combined with weights"
@@ -85,8 +86,16 @@ def embedding_of(shard: Shard, seed: int) -> Embedding:
     """
     if shard.metric == "jaccard":
         return Embedding(SKETCH_BITS, _SketchedSets(seed))
+    _refuse_sparse(shard.record.config["features"])
     dim = shard.record.config["features"]["dim"]
     return Embedding(dim, _vectors if shard.metric == "ip" else _directions)
+
+
+def _refuse_sparse(spec: dict[str, Any]) -> None:
+    if spec["kind"] == "sparse":
+        raise ValidationError.of(
+            "collection", "holds sparse vectors, for which there is no such job yet"
+        )
 
 
 def check_size(count: int, dim: int, most: int) -> None:

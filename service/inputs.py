@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import orjson
-from closeby.index import Engine, Featurizer, SetBatch, featurizer_from
+from closeby.index import Engine, Featurizer, SetBatch, SparseBatch, featurizer_from
 from closeby.index.errors import InvalidInputError
 
 from .encoding import Features, decode_rows, encode_rows
@@ -81,6 +81,8 @@ class Inputs:
         self._check(features, engine)
         if isinstance(features, SetBatch) and not _rising(features):
             raise InvalidInputError("elements of a set must rise", field=self.featurizer.field)
+        if isinstance(features, SparseBatch) and not np.isfinite(features.values).all():
+            raise InvalidInputError("values must be finite", field=self.featurizer.field)
         return features
 
     def stored(
@@ -106,6 +108,8 @@ class Inputs:
         if source is not None:
             return orjson.loads(source) if self.featurizer.field == "set" else source.decode()
         decoded = decode_rows([features or b""])
+        if isinstance(decoded, SparseBatch):
+            return {"indices": decoded.indices.tolist(), "values": decoded.values.tolist()}
         row = decoded.row(0) if isinstance(decoded, SetBatch) else decoded[0]
         return row.tolist()
 
@@ -123,8 +127,10 @@ class Inputs:
 
     def _check(self, features: Features, engine: Engine) -> None:
         # Checked only: what is stored is what was given, not what an engine makes of it.
-        engine.check(features)
         name = self.featurizer.field
+        if isinstance(features, SparseBatch) != (name == "sparse"):
+            raise InvalidInputError("are not what this collection holds", field=name)
+        engine.check(features)
         empty = self.featurizer.empty_rows(features)
         if len(empty):
             raise InvalidInputError(_why_empty(self.featurizer.spec), field=name, row=int(empty[0]))
@@ -160,4 +166,6 @@ def _why_empty(spec: dict[str, Any]) -> str:
         return f"is empty: it holds no shingle of {spec['unit']}s"
     if spec["kind"] == "kmers":
         return f"is empty: it holds no k-mer of {spec['k']} unambiguous letters"
+    if spec["kind"] == "sparse":
+        return "has no value but zeros, and is near to nothing"
     return "is an empty set, which is near to nothing"

@@ -90,6 +90,8 @@ def upsert_tested(
         raise ValidationError.of(
             "on_duplicate", "is not for inner products, which say nothing of how alike points are"
         )
+    if shard.featurizer.field == "sparse":
+        raise ValidationError.of("on_duplicate", "is not for sparse vectors yet; leave it out")
     batch = _last_of_each(batch)
     # What is stored must be found by the next test, or it would be stored twice.
     durability = max(durability, Durability.INDEXED)

@@ -125,6 +125,16 @@ _FEATURES_SCHEMA: dict[str, Any] = {
                 "dim": {"type": "integer", "minimum": 1, "maximum": 65536},
             },
         },
+        {
+            "type": "object",
+            "title": "a sparse vector",
+            "required": ["kind", "dim"],
+            "additionalProperties": False,
+            "properties": {
+                "kind": {"const": "sparse"},
+                "dim": {"type": "integer", "minimum": 1, "maximum": 2**32},
+            },
+        },
     ],
 }
 
@@ -148,6 +158,31 @@ Element = Annotated[
 ]
 SetInput = Annotated[list[Element], Field(min_length=1, max_length=1_000_000)]
 VectorInput = Annotated[list[float], Field(min_length=1, max_length=65_536)]
+Sparse = Annotated[
+    dict[str, list[float]],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "description": "A sparse vector: no index twice, as many values as indices.",
+            "required": ["indices", "values"],
+            "additionalProperties": False,
+            "properties": {
+                "indices": {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": 1_000_000,
+                    "items": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1},
+                },
+                "values": {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": 1_000_000,
+                    "items": {"type": "number"},
+                },
+            },
+        }
+    ),
+]
 
 
 IndexParams = Annotated[
@@ -173,11 +208,12 @@ class CollectionBody(_Model):
 
     features: Annotated[dict[str, Any], WithJsonSchema(_FEATURES_SCHEMA)]
     metric: Literal["jaccard", "cosine", "ip"] | None = Field(
-        None, description="Default: jaccard for sets, cosine for vectors."
+        None, description="Default: jaccard for sets, cosine for vectors, dense or sparse."
     )
     index: IndexName = Field(
         "auto",
-        description="auto: flinng, flat or maxip by metric, until `:reindex` plans otherwise.",
+        description="auto: flinng, flat or maxip by metric (flat of sparse vectors), until"
+        " `:reindex` plans otherwise.",
     )
     index_params: IndexParams = {}
     target_recall: float = Field(
@@ -217,13 +253,14 @@ class CollectionList(_Model):
 
 
 class PointBody(_Model):
-    """A point: an id and one of text, sequence, set, vector, as the collection holds."""
+    """A point: an id and one of text, sequence, set, vector, sparse, as the collection holds."""
 
     id: PointId
     text: str = ""
     sequence: str = ""
     set: SetInput = []
     vector: VectorInput = []
+    sparse: Sparse = {}
     payload: dict[str, Any] | None = None
 
 
@@ -244,6 +281,7 @@ class UpsertColumns(_Model):
     sequences: list[str] = []
     sets: list[SetInput] = []
     vectors: list[VectorInput] = []
+    sparse: list[Sparse] = []
     payloads: list[dict[str, Any] | None] | None = None
     durability: Durable = "fsync"
     on_duplicate: OnDuplicate | None = None
@@ -305,21 +343,23 @@ class _Options(_Model):
 
 
 class QueryBody(_Options):
-    """One of text, sequence, set, vector, as the collection holds."""
+    """One of text, sequence, set, vector, sparse, as the collection holds."""
 
     text: str = ""
     sequence: str = ""
     set: SetInput = []
     vector: VectorInput = []
+    sparse: Sparse = {}
 
 
 class QueryBatchBody(_Options):
-    """One of texts, sequences, sets, vectors, as the collection holds."""
+    """One of texts, sequences, sets, vectors, sparse, as the collection holds."""
 
     texts: Annotated[list[str], Field(min_length=1, max_length=1000)] = []
     sequences: Annotated[list[str], Field(min_length=1, max_length=1000)] = []
     sets: Annotated[list[SetInput], Field(min_length=1, max_length=1000)] = []
     vectors: Annotated[list[VectorInput], Field(min_length=1, max_length=1000)] = []
+    sparse: Annotated[list[Sparse], Field(min_length=1, max_length=1000)] = []
 
 
 class HitBody(_Model):

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import orjson
 from closeby.index import Featurizer
 from closeby.index.errors import InvalidInputError
 
 from .errors import BodyTooLargeError, FieldError, MalformedJsonError, ValidationError
 from .near_duplicates import POLICIES, OnDuplicate
+from .raw_inputs import NUMBERS, checked_inputs, kind_of
 from .settings import Settings
 from .shard import Answer, Hit, Point, PointBatch, Search
 from .store import Durability
@@ -39,14 +39,19 @@ __all__ = [
     "parse_upsert",
 ]
 
-PLURALS = {"text": "texts", "sequence": "sequences", "set": "sets", "vector": "vectors"}
+PLURALS = {
+    "text": "texts",
+    "sequence": "sequences",
+    "set": "sets",
+    "vector": "vectors",
+    "sparse": "sparse",
+}
 """Name of a point's input field -> name of the column of many."""
 
 DURABILITIES = {durability.name.lower(): durability for durability in reversed(Durability)}
 MAX_INT_ID = 2**63 - 1
 _UPSERT_OPTIONS = ("durability", "on_duplicate", "threshold")
 _QUERY_OPTIONS = ("limit", "threshold", "target_recall", "with_payload", "filter", "strict")
-_NUMBERS = {int, float}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +108,15 @@ def _upsert_rows(
     for row, point in enumerate(points):
         at = f"points[{row}]"
         if type(point) is not dict:
-            raise ValidationError.of(at, f"must be an object, not {_kind(point)}")
+            raise ValidationError.of(at, f"must be an object, not {kind_of(point)}")
         if not point.keys() <= {*allowed}:
             _refuse_unknown(point, allowed, at + ".", featurizer)
         if "id" not in point:
             raise ValidationError.of(f"{at}.id", "is missing")
         if name not in point:
-            raise ValidationError.of(f"{at}.{name}", f"is missing; this collection holds {name}s")
+            raise ValidationError.of(
+                f"{at}.{name}", f"is missing; this collection holds {_many(name)}"
+            )
         ids.append(check_id(point["id"], f"{at}.id", settings))
         inputs.append(point[name])
         payloads.append(_payload(point.get("payload"), f"{at}.payload", settings))
@@ -117,7 +124,7 @@ def _upsert_rows(
     def path(row: int) -> str:
         return f"points[{row}].{name}"
 
-    checked = _inputs(inputs, featurizer, path, settings)
+    checked = checked_inputs(inputs, featurizer, path, settings)
     batch = PointBatch(ids, checked, payloads)
     return UpsertRequest(batch, path, _durability(found), _on_duplicate(found))
 
@@ -147,7 +154,7 @@ def _upsert_columns(
     def path(row: int) -> str:
         return f"{column}[{row}]"
 
-    checked = _inputs(inputs, featurizer, path, settings)
+    checked = checked_inputs(inputs, featurizer, path, settings)
     batch = PointBatch(ids, checked, payloads)
     return UpsertRequest(batch, path, _durability(found), _on_duplicate(found))
 
@@ -205,12 +212,12 @@ def parse_query(
     name = featurizer.field
     _refuse_unknown(found, (name, *_QUERY_OPTIONS), "", featurizer)
     if name not in found:
-        raise ValidationError.of(name, f"is missing; this collection holds {name}s")
+        raise ValidationError.of(name, f"is missing; this collection holds {_many(name)}")
 
     def path(_row: int) -> str:
         return name
 
-    inputs = _inputs([found[name]], featurizer, path, settings)
+    inputs = checked_inputs([found[name]], featurizer, path, settings)
     return QueryRequest(inputs, _search(found, metric, settings), path)
 
 
@@ -228,7 +235,7 @@ def parse_query_batch(
     def path(row: int) -> str:
         return f"{column}[{row}]"
 
-    inputs = _inputs(values, featurizer, path, settings)
+    inputs = checked_inputs(values, featurizer, path, settings)
     return QueryRequest(inputs, _search(found, metric, settings), path)
 
 
@@ -280,18 +287,23 @@ def _fragment(payload: bytes | None) -> orjson.Fragment | None:
     return None if payload is None else orjson.Fragment(payload)
 
 
+def _many(field: str) -> str:
+    """Points that have this input, in words."""
+    return "sparse vectors" if field == "sparse" else PLURALS[field]
+
+
 # --- single values ----------------------------------------------------------------------------
 
 
 def _object(value: Any) -> dict[str, Any]:
     if type(value) is not dict:
-        raise ValidationError.of("body", f"must be a JSON object, not {_kind(value)}")
+        raise ValidationError.of("body", f"must be a JSON object, not {kind_of(value)}")
     return value
 
 
 def _list(value: Any, path: str, most: int) -> list[Any]:
     if type(value) is not list:
-        raise ValidationError.of(path, f"must be a list, not {_kind(value)}")
+        raise ValidationError.of(path, f"must be a list, not {kind_of(value)}")
     if not value:
         raise ValidationError.of(path, "is empty; give at least one")
     if len(value) > most:
@@ -313,8 +325,8 @@ def _refuse_unknown(
     errors = []
     for key in unknown[:10]:
         singular = next((one for one, many in PLURALS.items() if key in (one, many)), None)
-        if featurizer is not None and singular not in (None, featurizer.field):
-            hint = f"this collection holds {featurizer.field}s, not {singular}s"
+        if featurizer is not None and singular is not None and singular != featurizer.field:
+            hint = f"this collection holds {_many(featurizer.field)}, not {_many(singular)}"
         elif featurizer is not None and singular is not None:
             hint = "does not belong here"
         else:
@@ -334,7 +346,7 @@ def check_id(value: Any, path: str, settings: Settings) -> int | str:
     if type(value) is not str:
         hint = " (or one beyond 64 bits)" if type(value) is float else ""
         raise ValidationError.of(
-            path, f"must be a whole number or a string, not {_kind(value)}{hint}"
+            path, f"must be a whole number or a string, not {kind_of(value)}{hint}"
         )
     if not value:
         raise ValidationError.of(path, "is empty; an id has at least one character")
@@ -351,7 +363,7 @@ def _payload(value: Any, path: str, settings: Settings) -> bytes | None:
     if value is None:
         return None
     if type(value) is not dict:
-        raise ValidationError.of(path, f"must be an object or null, not {_kind(value)}")
+        raise ValidationError.of(path, f"must be an object or null, not {kind_of(value)}")
     try:
         encoded = orjson.dumps(value)
     except TypeError as error:
@@ -364,69 +376,6 @@ def _payload(value: Any, path: str, settings: Settings) -> bytes | None:
     return encoded
 
 
-def _inputs(
-    values: list[Any],
-    featurizer: Featurizer,
-    path: Callable[[int], str],
-    settings: Settings,
-) -> Sequence[Any]:
-    """Raw inputs of the type that the featuriser takes; it checks what is inside."""
-    if featurizer.field in ("text", "sequence"):
-        for row, value in enumerate(values):
-            if type(value) is not str:
-                raise ValidationError.of(path(row), f"must be a string, not {_kind(value)}")
-        return values
-    if featurizer.field == "vector":
-        return [_vector(v, path(r), featurizer.spec["dim"]) for r, v in enumerate(values)]
-    member = _token_set if featurizer.element is str else _id_set
-    return [member(v, path(r), settings.max_set_elements) for r, v in enumerate(values)]
-
-
-def _vector(value: Any, path: str, dim: int) -> np.ndarray[Any, Any]:
-    if type(value) is not list:
-        raise ValidationError.of(path, f"must be a list of numbers, not {_kind(value)}")
-    if len(value) != dim:
-        raise ValidationError.of(
-            path, f"has {len(value)} dimensions, this collection has {dim}", dim
-        )
-    if not set(map(type, value)) <= _NUMBERS:
-        at, item = next((i, v) for i, v in enumerate(value) if type(v) not in _NUMBERS)
-        raise ValidationError.of(f"{path}[{at}]", f"must be a number, not {_kind(item)}")
-    return np.array(value, np.float64)
-
-
-def _id_set(value: Any, path: str, most: int) -> np.ndarray[Any, Any]:
-    _set_size(value, path, most)
-    if set(map(type, value)) != {int}:
-        at, item = next((i, v) for i, v in enumerate(value) if type(v) is not int)
-        hint = "a number with a fraction or beyond 64 bits" if type(item) is float else _kind(item)
-        raise ValidationError.of(
-            f"{path}[{at}]", f"must be a whole number from 0 to 2**64 - 1, not {hint}"
-        )
-    if min(value) < 0:
-        at = value.index(min(value))
-        raise ValidationError.of(f"{path}[{at}]", "must be from 0 to 2**64 - 1, not negative")
-    return np.array(value, np.uint64)
-
-
-def _token_set(value: Any, path: str, most: int) -> list[str]:
-    tokens = _set_size(value, path, most)
-    if set(map(type, tokens)) != {str}:
-        at, item = next((i, v) for i, v in enumerate(tokens) if type(v) is not str)
-        raise ValidationError.of(f"{path}[{at}]", f"must be a string, not {_kind(item)}")
-    return tokens
-
-
-def _set_size(value: Any, path: str, most: int) -> list[Any]:
-    if type(value) is not list:
-        raise ValidationError.of(path, f"must be a list, not {_kind(value)}")
-    if not value:
-        raise ValidationError.of(path, "is an empty set, which is near to nothing")
-    if len(value) > most:
-        raise ValidationError.of(path, f"has {len(value)} elements, the limit is {most}", most)
-    return value
-
-
 def _search(found: dict[str, Any], metric: str, settings: Settings) -> Search:
     if found.get("filter") is not None:
         raise ValidationError.of(
@@ -434,7 +383,7 @@ def _search(found: dict[str, Any], metric: str, settings: Settings) -> Search:
         )
     limit = found.get("limit", 10)
     if type(limit) is not int:
-        raise ValidationError.of("limit", f"must be a whole number, not {_kind(limit)}")
+        raise ValidationError.of("limit", f"must be a whole number, not {kind_of(limit)}")
     if not 1 <= limit <= settings.max_limit:
         raise ValidationError.of(
             "limit", f"must be from 1 to {settings.max_limit}, not {limit}", settings.max_limit
@@ -458,27 +407,18 @@ def _search(found: dict[str, Any], metric: str, settings: Settings) -> Search:
 def _flag(found: dict[str, Any], path: str, default: bool) -> bool:
     value = found.get(path, default)
     if type(value) is not bool:
-        raise ValidationError.of(path, f"must be true or false, not {_kind(value)}")
+        raise ValidationError.of(path, f"must be true or false, not {kind_of(value)}")
     return value
 
 
 def _number(value: Any, path: str, least: float, most: float) -> float | None:
     if value is None:
         return None
-    if type(value) not in _NUMBERS:
-        raise ValidationError.of(path, f"must be a number, not {_kind(value)}")
+    if type(value) not in NUMBERS:
+        raise ValidationError.of(path, f"must be a number, not {kind_of(value)}")
     if not least <= value <= most:
         raise ValidationError.of(path, f"must be from {least:g} to {most:g}, not {value:g}", most)
     return float(value)
-
-
-def _kind(value: Any) -> str:
-    """What JSON calls the type of `value`."""
-    if value is None:
-        return "null"
-    names = {bool: "a boolean", int: "a whole number", float: "a number with a fraction"}
-    names |= {str: "a string", list: "a list", dict: "an object"}
-    return names.get(type(value), "something else")
 
 
 def too_large(limit: int) -> BodyTooLargeError:

@@ -108,9 +108,9 @@ def configuration(body: bytes, service: Service) -> dict[str, Any]:
         spec = featurizer_from(asked.features).spec
     except InvalidInputError as error:
         raise ValidationError.of(error.field or "features", str(error), error.limit) from error
-    is_vector = spec["kind"] == "vector"
+    is_vector = spec["kind"] in ("vector", "sparse")
     most = service.settings.max_dim
-    if is_vector and spec["dim"] > most:
+    if spec["kind"] == "vector" and spec["dim"] > most:
         raise ValidationError.of("features.dim", f"is {spec['dim']}, the limit is {most}", most)
     metric = asked.metric or ("cosine" if is_vector else "jaccard")
     if is_vector == (metric == "jaccard"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,12 @@ def test_far_neighbours_are_refused_from_the_points_themselves(engine: Any) -> N
     index.add(near)
     index.compact()
     assert index.explain()["advice"]["index"] == index.kind
+
+
+def test_sparse_vectors_are_not_sent_to_a_graph() -> None:
+    far = evidence(metric="cosine", threshold=0.9, nearest=np.full((50, 10), 0.2, np.float32))
+    assert advise(far)["index"] == "hnsw"
+    assert advise(replace(far, sparse=True))["index"] == "flat"
 
 
 def test_few_points_need_no_index() -> None:

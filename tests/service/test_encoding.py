@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from closeby.index import SetBatch, as_set_batch
+from closeby.index import SetBatch, SparseBatch, as_set_batch
 from closeby.service.encoding import decode_rows, encode_rows
 from closeby.service.errors import StoreUnavailableError
 from hypothesis import given
@@ -62,3 +62,21 @@ def test_vectors_of_two_dimensions_are_not_mixed() -> None:
     rows = encode_rows(np.ones((1, 2), np.float32)) + encode_rows(np.ones((1, 3), np.float32))
     with pytest.raises(StoreUnavailableError, match="dimensions"):
         decode_rows(rows)
+
+
+def test_sparse_vectors_survive_bit_for_bit() -> None:
+    batch = SparseBatch(
+        np.array([0, 2, 2, 3]),
+        np.array([3, 2**32 - 1, 9], np.uint64),
+        np.array([0.1, -1e-40, 3e38], np.float32),
+    )
+    rows = encode_rows(batch)
+    assert [len(row) for row in rows] == [12 + 16, 12, 12 + 8]
+    assert rows[2].hex() == "0104000001000000" + rows[2][8:12].hex() + "09000000" + "e6b1617f"
+    found = decode_rows(rows)
+    assert isinstance(found, SparseBatch)
+    assert found.indptr.tolist() == batch.indptr.tolist()
+    assert found.indices.tolist() == batch.indices.tolist()
+    assert found.values.tobytes() == batch.values.tobytes()
+    with pytest.raises(StoreUnavailableError, match="sparse vectors and others"):
+        decode_rows([*rows, *encode_rows(as_set_batch([[1]]))])
