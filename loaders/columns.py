@@ -168,7 +168,7 @@ def _holds(kind: Any, field: Field) -> bool:
 
     if field in ("text", "sequence"):
         return _is_string(kind)
-    if not _is_list(kind):
+    if field == "sparse" or not _is_list(kind):
         return False
     item = kind.value_type
     if field == "set":

@@ -34,17 +34,20 @@ def detect(
     source: Source,
     named: str | Format | None = None,
     options: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Format:
     """The format of `source`: the one the caller named, or what its extension or content says.
+
+    `defaults` stand beside `options` in a format that has such options.
 
     Raises UnknownFormatError if no format has that name, or neither extension nor content says
     one; WrongFormatError if the file does not begin as this format must; FormatOptionError if the
     options are not its own.
     """
     if named is None:
-        chosen = _with_options(source.path, _found(source), options)
+        chosen = _with_options(source.path, _found(source), options, defaults)
     elif isinstance(named, str):
-        chosen = format_named(source.path, named, options)
+        chosen = format_named(source.path, named, options, defaults)
     else:
         chosen = named
     reason = chosen.refusal(source.head)
@@ -53,11 +56,16 @@ def detect(
     return chosen
 
 
-def format_named(path: Path, name: str, options: Mapping[str, Any] | None = None) -> Format:
+def format_named(
+    path: Path,
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Format:
     """The format of that name with these options. Raises as `detect` does, for `path`."""
     for kind in FORMATS:
         if kind.name == name:
-            return _with_options(path, kind, options)
+            return _with_options(path, kind, options, defaults)
     known = ", ".join(kind.name for kind in FORMATS)
     raise UnknownFormatError(path, f"there is no format {name!r}; there are {known}")
 
@@ -75,10 +83,15 @@ def _found(source: Source) -> type[Any]:
     )
 
 
-def _with_options(path: Path, kind: type[Any], options: Mapping[str, Any] | None) -> Format:
+def _with_options(
+    path: Path,
+    kind: type[Any],
+    options: Mapping[str, Any] | None,
+    defaults: Mapping[str, Any] | None,
+) -> Format:
     hints = get_type_hints(kind)
     known = [field.name for field in dataclasses.fields(kind)]
-    given = {}
+    given = {name: value for name, value in (defaults or {}).items() if name in known}
     for name, value in (options or {}).items():
         if name not in known:
             listed = ", ".join(known) or "none"

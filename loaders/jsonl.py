@@ -19,9 +19,11 @@ FIELDS: tuple[Field, ...] = get_args(Field)
 
 @dataclass(frozen=True, slots=True)
 class Jsonl:
-    """Each line is `{"id"?: …, "text" | "sequence" | "set" | "vector": …, "payload"?: {…}, …}`.
+    """Each line is `{"id"?: …, "text": …, "payload"?: {…}, …}`.
 
-    field: which field makes the point; None takes the first of the four that the first sound
+    Instead of `text` it may have `sequence`, `set`, `vector` or `sparse`.
+
+    field: which field makes the point; None takes the first of these that the first sound
         row has.
     key: the name that this field has in the file, if another one (`Jsonl("text", key="gloss")`).
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .points import PointBatch, Row, collect
+from .points import Field, PointBatch, Row, collect
 from .report import Report, excerpt
 from .source import Source
 
@@ -23,13 +23,18 @@ _HEAD_BYTES = 16 * 1024  # of the first line that the pattern is tried on
 class Libsvm:
     """Each line is a point: the `set` of the features that are not zero; its number is the id.
 
+    values: whether their values count too: a point is then a `sparse` vector.
+
     A line is `label index:value index:value … # comment`, with `qid:n` before the features at
-    will. Label and query id go into the payload. Values say only what is not zero. A line without
-    features, or that is not of this form, is a bad row; blank lines and comments are no rows.
+    will. Label and query id go into the payload. Without `values` they say only what is not
+    zero. A line without features, or that is not of this form, is a bad row; blank lines and
+    comments are no rows.
     """
 
     name: ClassVar[str] = "libsvm"
     extensions: ClassVar[tuple[str, ...]] = ("libsvm", "svmlight", "svm")
+
+    values: bool = False
 
     def recognises(self, head: bytes) -> bool:
         """Whether the first line is of this form."""
@@ -44,7 +49,8 @@ class Libsvm:
 
     def batches(self, source: Source, report: Report, size: int) -> Iterator[PointBatch]:
         """The lines that have features."""
-        return collect(self._rows(source, report), "set", report, size, given_ids=False)
+        field: Field = "sparse" if self.values else "set"
+        return collect(self._rows(source, report), field, report, size, given_ids=False)
 
     def _rows(self, source: Source, report: Report) -> Iterator[Row]:
         for number, raw in source.lines():
@@ -57,13 +63,14 @@ class Libsvm:
             if not fields:
                 continue
             try:
-                payload, elements = _features(fields)
+                payload, elements, values = _features(fields)
             except ValueError:
                 shown = excerpt(raw.decode("latin-1"))
                 report.reject(number, f"is no label with features: {shown}")
                 continue
             refusal = None if elements else "has no feature that is not zero"
-            yield Row(number, number, elements, payload or None, refusal)
+            found = {"indices": elements, "values": values} if self.values else elements
+            yield Row(number, number, found, payload or None, refusal)
 
 
 def _first_line(head: bytes) -> bytes:
@@ -77,23 +84,25 @@ def _first_line(head: bytes) -> bytes:
     return b""
 
 
-def _features(fields: list[bytes]) -> tuple[dict[str, Any], list[int]]:
+def _features(fields: list[bytes]) -> tuple[dict[str, Any], list[int], list[float]]:
     payload: dict[str, Any] = {}
     if b":" not in fields[0]:
         label = fields.pop(0).decode("ascii")
         for part in label.split(","):
             _finite(part)
         payload["label"] = label if "," in label else _finite(label)
-    elements = []
+    elements: list[int] = []
+    values: list[float] = []
     for field in fields:
         name, colon, value = field.partition(b":")
         if name == b"qid":
             payload["qid"] = _index(value)
         elif not colon:
             raise ValueError
-        elif _finite(value) != 0:
+        elif (number := _finite(value)) != 0:
             elements.append(_index(name))
-    return payload, elements
+            values.append(number)
+    return payload, elements, values
 
 
 def _index(text: bytes) -> int:

@@ -36,6 +36,7 @@ class Npz:
     """Each row of what is in the archive is a point; the array `ids`, or its number from 0, the id.
 
     array: the matrix whose rows are `vector`s; None takes `vectors`, or the only matrix.
+    values: whether the values of a sparse matrix count too: a point is then a `sparse` vector.
 
     With `indptr` and one of `indices`, `hashes` and `elements`, each row of the CSR form is a
     `set`: of a sparse matrix that scipy saved, the columns where it is not zero; of MinHash
@@ -46,6 +47,7 @@ class Npz:
     extensions: ClassVar[tuple[str, ...]] = ("npz",)
 
     array: str | None = None
+    values: bool = False
 
     def recognises(self, head: bytes) -> bool:
         """Whether the head begins as a zip file of arrays."""
@@ -82,7 +84,8 @@ class Npz:
         archive = _Archive(file, source)
         field: Field
         if "indptr" in archive.names and self.array is None:
-            field, (count, rows) = "set", _sets(archive, source, report)
+            field = "sparse" if self.values else "set"
+            count, rows = _sets(archive, source, report, with_values=self.values)
         else:
             field, (count, rows) = "vector", _vectors(archive, self.array, source, report)
         if "ids" not in archive.names:
@@ -171,7 +174,9 @@ def _only_matrix(archive: _Archive) -> str:
     return found[0]
 
 
-def _sets(archive: _Archive, source: Source, report: Report) -> tuple[int, Iterator[Row]]:
+def _sets(
+    archive: _Archive, source: Source, report: Report, *, with_values: bool
+) -> tuple[int, Iterator[Row]]:
     if "format" in archive.names:  # scipy.sparse.save_npz
         layout = archive.column("format", "SU", 0).read().tolist()[0]
         if layout not in (b"csr", "csr"):
@@ -179,16 +184,26 @@ def _sets(archive: _Archive, source: Source, report: Report) -> tuple[int, Itera
     name = next((name for name in ELEMENTS if name in archive.names), ELEMENTS[0])
     elements = archive.column(name, "iu", 1)
     values = archive.column("data", "fiub", 1) if "data" in archive.names else None
+    if values is None and with_values:
+        raise ValueError("has no values; its rows are sets")
     if values is not None and values.shape != elements.shape:
         raise ValueError(f"has {values.shape[0]} values for {elements.shape[0]} {name}")
     indptr = archive.column("indptr", "iu", 1)
     if indptr.shape[0] < 1 or indptr.read().tolist() != [0]:
         raise ValueError("its 'indptr' does not begin with 0")
-    return indptr.shape[0] - 1, _set_rows(indptr, elements, values, source, report)
+    return indptr.shape[0] - 1, _set_rows(
+        indptr, elements, values, source, report, with_values=with_values
+    )
 
 
 def _set_rows(
-    indptr: _Column, elements: _Column, values: _Column | None, source: Source, report: Report
+    indptr: _Column,
+    elements: _Column,
+    values: _Column | None,
+    source: Source,
+    report: Report,
+    *,
+    with_values: bool,
 ) -> Iterator[Row]:
     rows, total = indptr.shape[0] - 1, elements.shape[0]
     start = 0
@@ -207,9 +222,19 @@ def _set_rows(
                 yield Row(at + 1, at, None, None, refusal)
                 continue
             found = elements.read(count)
+            numbers = None
             if values is not None:
-                found = found[values.read(count) != 0]
-            yield Row(at + 1, at, found.tolist(), None, _set_refusal(found))
+                numbers = values.read(count)
+                found, numbers = found[numbers != 0], numbers[numbers != 0]
+            refusal = _set_refusal(found)
+            if not with_values or numbers is None:
+                yield Row(at + 1, at, found.tolist(), None, refusal)
+                continue
+            if refusal is None and not np.isfinite(numbers).all():
+                refusal = "has values that are not finite"
+            numbers = numbers.astype(np.float64)
+            sparse = {"indices": found.tolist(), "values": numbers.tolist()}
+            yield Row(at + 1, at, sparse, None, refusal)
         source.bytes_read = source.bytes_total * min(rows, first + _STEP_ROWS) // rows
     if start != total:
         raise EOFError(f"{total - start} elements follow those of the last row")

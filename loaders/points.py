@@ -14,7 +14,7 @@ from .report import Report, excerpt
 from .source import Source
 
 PointId = int | str
-Field = Literal["text", "sequence", "set", "vector"]
+Field = Literal["text", "sequence", "set", "vector", "sparse"]
 
 MAX_ID_BYTES = 512
 MAX_INT_ID = 2**63 - 1
@@ -40,7 +40,8 @@ class PointBatch:
 
     ids: int in 0 .. 2**63-1, or str of 1 to 512 bytes as UTF-8.
     values: what the points have in the field `field`: str for "text" and "sequence", a list of
-        int or of str for "set", a list of float for "vector".
+        int or of str for "set", a list of float for "vector", for "sparse" the two lists of one
+        length {"indices": int in 0 .. 2**64-1, "values": finite float}, an index perhaps twice.
     payloads: a JSON object or None a point.
     lines: where each point begins in the file (1-based).
     """
@@ -109,7 +110,7 @@ def collect(
             batch.payloads.append(payload)
             batch.lines.append(line)
             report.points += 1
-            weight += len(value)
+            weight += len(value["values"] if field == "sparse" else value)
             if len(batch) >= size or weight >= BATCH_WEIGHT:
                 yield batch
                 batch = PointBatch(field)

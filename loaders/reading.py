@@ -62,6 +62,7 @@ def open_points(
     limits: Limits | None = None,
     start_row: int = 1,
     options: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
     on_read: Callable[[], object] | None = None,
 ) -> PointReader:
     """Open a file of points, compressed by gzip, xz or zstd or not at all.
@@ -70,6 +71,7 @@ def open_points(
         (`Lines(urls=True)`), or None to find it by extension and content.
     options: of the format, by name (`{"column": "body", "id": "url"}`), where `format` is no
         object that has them already.
+    defaults: options that a format takes if it has them and `options` do not say otherwise.
     on_error: what a bad row does. "skip" counts it in `report` and goes on; "stop" raises.
     batch_size: points in a batch, at most; batches of long points are smaller.
     start_row: the first line, or row by number from 1, that is wanted. With the `next_row` of an
@@ -97,4 +99,4 @@ def open_points(
         raise ValueError(f"start_row is {start_row}; it must be at least 1")
     source = Source(Path(path), limits, on_read)
     report = Report(source.path, on_error, start_row)
-    return PointReader(source, detect(source, format, options), report, batch_size)
+    return PointReader(source, detect(source, format, options, defaults), report, batch_size)

@@ -35,10 +35,25 @@ def _vector_refusal(value: object) -> str | None:
     return None
 
 
+def _sparse_refusal(value: object) -> str | None:
+    if not isinstance(value, dict) or value.keys() != {"indices", "values"}:
+        return "is no object of indices and values"
+    indices, values = value["indices"], value["values"]
+    reason = _vector_refusal(values)
+    if reason is not None:
+        return f"has values that are wrong: it {reason}"
+    if not isinstance(indices, list) or len(indices) != len(values):
+        return "has not as many indices as values"
+    if not all(type(index) is int and 0 <= index < 2**64 for index in indices):
+        return "has indices that are no integers in 0 .. 2**64-1"
+    return None
+
+
 REFUSALS: dict[Field, Callable[[object], str | None]] = {
     "text": _text_refusal,
     "sequence": _text_refusal,
     "set": _set_refusal,
     "vector": _vector_refusal,
+    "sparse": _sparse_refusal,
 }
 """By field, why a value cannot be a point's; None if it can."""

@@ -225,6 +225,8 @@ def _featurizer(batch: PointBatch, options: DedupOptions) -> Featurizer:
         spec = {"kind": "tokens" if isinstance(batch.values[0][0], str) else "ids"}
     elif spec is None and batch.field == "vector":
         spec = {"kind": "vector", "dim": len(batch.values[0])}
+    if batch.field == "sparse":
+        raise DedupError("the records are sparse vectors, of which duplicates cannot be found yet")
     featurizer = featurizer_from(spec or DEFAULT_FEATURES[batch.field])
     if featurizer.field != batch.field:
         raise DedupError(

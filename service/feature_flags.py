@@ -43,4 +43,9 @@ def features_for(batch: PointBatch, unit: str) -> dict[str, Any]:
         return {"kind": "kmers", "k": 16}
     if batch.field == "vector":
         return {"kind": "vector", "dim": len(first)}
+    if batch.field == "sparse":
+        raise WrongUseError(
+            "the file holds sparse vectors, and does not say of how many dimensions: create the"
+            ' collection first, with features {"kind": "sparse", "dim": …}'
+        )
     return {"kind": "tokens" if isinstance(first[0], str) else "ids"}

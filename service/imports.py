@@ -118,6 +118,8 @@ def run_import(context: JobContext) -> dict[str, Any]:
             path,
             format=options.format,
             options=options.columns,
+            # Of files that hold sets or sparse vectors, what the collection holds.
+            defaults={"values": shard.featurizer.field == "sparse"},
             on_error=options.on_error,
             batch_size=BATCH_POINTS,
             start_row=tally.next_row,

@@ -86,6 +86,10 @@ def of_file(
     count = dropped = 0
     for batch in reader:
         if features is None:
+            if batch.field == "sparse":
+                raise BenchError(
+                    f"{path.name} holds sparse vectors, which are not compared here yet"
+                )
             features = features_for(batch, unit)
         known = _metric_of(features, metric, path.name)
         part, empty = _featurised(path.name, batch, features, known)

@@ -84,6 +84,7 @@ def read(job: Job, file: dict[str, Any]) -> Iterator[dict[str, Any]]:
             path,
             format=job.format,
             options=job.columns,
+            defaults={"values": job.config["features"]["kind"] == "sparse"},
             on_error="stop" if job.on_error == "stop" else "skip",
             batch_size=BATCH_POINTS,
         )

@@ -29,6 +29,19 @@ def test_rows_of_every_kind(write):
         ("sequence", '"ACGT"', ["false", '" "']),
         ("set", "[0, 18446744073709551615]", ["[-1]", "[1.5]", "[true]", '[1, "a"]', "{}", "[]"]),
         ("set", '["a", "b"]', ["[null]", '"ab"']),
+        (
+            "sparse",
+            '{"indices": [3, 0], "values": [1, -2.5]}',
+            [
+                "[1]",
+                '{"indices": [1]}',
+                '{"indices": [1], "values": [1, 2]}',
+                '{"indices": [-1], "values": [1]}',
+                '{"indices": [1.5], "values": [1]}',
+                '{"indices": [1], "values": ["1"]}',
+                '{"indices": [], "values": []}',
+            ],
+        ),
         ("vector", "[1, 2.5, -3e4]", ["[true]", '["1"]', "[]", "[null]", "1", "[[1]]", "[NaN]"]),
     ],
 )

@@ -75,3 +75,23 @@ def test_a_first_line_longer_than_the_head(write):
     line = b"1 " + b" ".join(b"%d:1" % i for i in range(40_000)) + b"\n"
     (point,) = read(write("a.svm", line))[0]
     assert point["set"] == list(range(40_000))
+
+
+def test_with_their_values_lines_are_sparse_vectors(write):
+    points, report = read(write("a.svm", CONTENT + b"1 4:0\n"), options={"values": True})
+    assert [point["sparse"] for point in points] == [
+        {"indices": [3, 7], "values": [1, 0.5]},
+        {"indices": [1], "values": [2000]},
+        {"indices": [2, 2**64 - 1], "values": [1, -0.5]},
+        {"indices": [8], "values": [1]},
+    ]
+    assert report.bad == 1
+
+
+def test_defaults_are_for_formats_that_have_them(write):
+    path = write("a.svm", CONTENT)
+    assert "sparse" in read(path, defaults={"values": True, "array": "x"})[0][0]
+    assert "set" in read(path, defaults={"values": True}, options={"values": False})[0][0]
+    assert read(write("a.txt", b"one\n"), defaults={"values": True})[0] == [
+        {"id": 1, "text": "one"}
+    ]

@@ -68,6 +68,23 @@ def test_rows_of_a_sparse_matrix_are_sets_of_columns(write, compressed, kind):
     assert report.bad == 2000 - len(expected) > 0
 
 
+def test_rows_with_their_values_are_sparse_vectors(write):
+    matrix = SPARSE.copy()
+    matrix.data[:5] = 0
+    matrix.data[10] = np.inf
+    points, report = read(write("a.npz", csr(matrix)), options={"values": True})
+    assert len(points) + report.bad == 2000
+    for point in points:
+        row = np.zeros(50)
+        row[point["sparse"]["indices"]] = point["sparse"]["values"]
+        np.testing.assert_array_equal(row, matrix[point["id"]].toarray()[0])
+    assert sum("not finite" in row.reason for row in report.samples) == 1
+    with pytest.raises(WrongFormatError, match="has no values"):
+        open_points(
+            write("b.npz", npz(indptr=[0, 1], hashes=np.arange(1))), options={"values": True}
+        )
+
+
 def test_sketches_are_sets_of_their_hashes(write):
     hashes = RNG.integers(0, 2**64 - 1, 100, np.uint64, endpoint=True)
     content = npz(indptr=np.arange(0, 101, 10), hashes=hashes, ids=np.arange(10, 20))
