@@ -265,6 +265,19 @@ int64_t distinct(uint64_t* elements, int64_t n, int64_t copies, uint64_t* scratc
 // many elements as the longest row.
 void sort_unique_rows(const int64_t* indptr, int64_t n, uint64_t* elements, int64_t copies,
                       uint64_t* scratch, int64_t* indptr_out);
+// --- json_rows.cpp: lists of whole numbers in a JSON text ----------------------------------------
+// Where the value of a key of the outermost object lies, and what is in it.
+struct JsonRows {
+    int64_t begin, end;
+    int64_t rows, numbers;
+};
+// Whether the key is there once, and its value a list of lists of numbers 0 .. 2^64 - 1; what else
+// is in the text is not checked.
+bool find_json_rows(const char* text, int64_t size, const char* key, int64_t key_size,
+                    JsonRows* found);
+// indptr: found.rows + 1; values: found.numbers, of the rows one after another.
+void copy_json_rows(const char* text, const JsonRows& found, int64_t* indptr, uint64_t* values);
+
 // Copies chosen stored sets one after another, widened; `out` has room for their elements.
 void copy_sets(const StoredSets& sets, const int64_t* rows, int64_t n, uint64_t* out);
 // The 64-bit hash of a byte string: what a token becomes.

@@ -119,6 +119,9 @@ def shingle_batch(
 def ngram_batch(
     indptr: Array, values: Array, n: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]: ...
+def json_rows(
+    text: bytes, key: bytes
+) -> tuple[int, int, npt.NDArray[np.int64], npt.NDArray[np.uint64]] | None: ...
 def sort_unique(
     indptr: Array, elements: Array, copies: int = 1
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]: ...

@@ -151,6 +151,13 @@ cdef extern from "kernels.hpp" namespace "closeby" nogil:
     int64_t distinct(uint64_t*, int64_t, int64_t, uint64_t*) noexcept
     void sort_unique_rows(const int64_t*, int64_t, uint64_t*, int64_t, uint64_t*,
                           int64_t*) noexcept
+    cdef cppclass JsonRows:
+        int64_t begin
+        int64_t end
+        int64_t rows
+        int64_t numbers
+    cbool find_json_rows(const char*, int64_t, const char*, int64_t, JsonRows*) noexcept
+    void copy_json_rows(const char*, const JsonRows&, int64_t*, uint64_t*) noexcept
 
 
 cdef const Kernels* _kernels = best_kernels()
@@ -1099,6 +1106,30 @@ def ngram_batch(const int64_t[::1] indptr not None, const uint64_t[::1] values n
                                     &elements_view[at])
                 out_view[i + 1] = at
     return out, elements[:at]
+
+
+def json_rows(bytes text not None, bytes key not None):
+    """Lists of numbers that are the value of a key of a JSON text's outermost object.
+
+    (begin, end, indptr int64, values uint64), with the value's place in the text; None if it is
+    not there, not there once, or not of numbers 0 .. 2**64 - 1. The rest is not checked.
+    """
+    cdef JsonRows found
+    cdef const char* data = text
+    cdef const char* name = key
+    cdef int64_t size = len(text), name_size = len(key)
+    cdef cbool there
+    with nogil:
+        there = find_json_rows(data, size, name, name_size, &found)
+    if not there:
+        return None
+    indptr = np.empty(found.rows + 1, np.int64)
+    values = np.empty(found.numbers + 1, np.uint64)
+    cdef int64_t[::1] indptr_view = indptr
+    cdef uint64_t[::1] values_view = values
+    with nogil:
+        copy_json_rows(data, found, &indptr_view[0], &values_view[0])
+    return found.begin, found.end, indptr, values[: found.numbers]
 
 
 def sort_unique(const int64_t[::1] indptr not None, uint64_t[::1] elements not None,

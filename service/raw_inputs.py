@@ -101,6 +101,8 @@ def _check_indices(indices: list[Any], path: str, dim: int) -> None:
 
 def _id_set(value: Any, path: str, most: int) -> np.ndarray[Any, Any]:
     _set_size(value, path, most)
+    if type(value) is np.ndarray:  # as closeby.index.json_rows has read it
+        return value
     if set(map(type, value)) != {int}:
         at, item = next((i, v) for i, v in enumerate(value) if type(v) is not int)
         hint = (
@@ -123,10 +125,10 @@ def _token_set(value: Any, path: str, most: int) -> list[str]:
     return tokens
 
 
-def _set_size(value: Any, path: str, most: int) -> list[Any]:
-    if type(value) is not list:
+def _set_size(value: Any, path: str, most: int) -> Any:
+    if type(value) is not list and type(value) is not np.ndarray:
         raise ValidationError.of(path, f"must be a list, not {kind_of(value)}")
-    if not value:
+    if not len(value):
         raise ValidationError.of(path, "is an empty set, which is near to nothing")
     if len(value) > most:
         raise ValidationError.of(path, f"has {len(value)} elements, the limit is {most}", most)

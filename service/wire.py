@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 from closeby.index import Featurizer
 from closeby.index.errors import InvalidInputError
+from closeby.index.json_rows import take_integer_rows
 
 from .errors import BodyTooLargeError, FieldError, MalformedJsonError, ValidationError
 from .near_duplicates import POLICIES, OnDuplicate
@@ -91,11 +92,28 @@ def parse_json(body: bytes) -> Any:
 
 def parse_upsert(body: bytes, featurizer: Featurizer, settings: Settings) -> UpsertRequest:
     """Points as `{"points": […]}` or as columns `{"ids": […], "texts": […], "payloads": […]}`."""
-    found = _object(parse_json(body))
+    found = _object(_parse_sets(body, featurizer))
     name = featurizer.field
     if "points" in found:
         return _upsert_rows(found, name, featurizer, settings)
     return _upsert_columns(found, name, featurizer, settings)
+
+
+def _parse_sets(body: bytes, featurizer: Featurizer) -> Any:
+    """The body, in which a column of integer sets has become a list of arrays, if it can be."""
+    column = PLURALS[featurizer.field]
+    if column != "sets" or featurizer.element is not int:
+        return parse_json(body)
+    taken = take_integer_rows(body, column)
+    if taken is None:
+        return parse_json(body)
+    rest, rows = taken
+    try:
+        found = parse_json(rest)
+    except MalformedJsonError:
+        return parse_json(body)  # so that it tells of places in what was sent
+    found[column] = rows
+    return found
 
 
 def _upsert_rows(
