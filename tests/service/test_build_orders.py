@@ -26,6 +26,7 @@ from closeby.service.store import Store
 SETS = {"metric": "jaccard", "features": {"kind": "ids"}}
 VECTORS = {"metric": "cosine", "features": {"kind": "vector", "dim": 24}}
 PRODUCTS = VECTORS | {"metric": "ip"}
+SPARSE = {"metric": "cosine", "features": {"kind": "sparse", "dim": 300}, "threshold": 0.9}
 
 
 @pytest.fixture
@@ -77,6 +78,9 @@ def points(config: dict[str, Any], count: int) -> list[Any]:
     rng = np.random.default_rng(5)
     if config["metric"] == "jaccard":
         return [rng.integers(0, 1 << 40, 12).tolist() for _ in range(count)]
+    if config["features"]["kind"] == "sparse":
+        rows = [np.sort(rng.choice(300, 12, replace=False)) for _ in range(count)]
+        return [{"indices": row, "values": rng.normal(size=12)} for row in rows]
     return rng.normal(size=(count, 24)).astype(np.float32).tolist()
 
 
@@ -109,8 +113,13 @@ def answers(shard: Shard, inputs: list[Any]) -> list[list[tuple[Any, float, Any]
         SETS | {"index": "flat"},
         VECTORS | {"index": "flinng", "threshold": 0.9},
         PRODUCTS | {"index": "maxip"},
+        SPARSE | {"index": "flinng"},
+        SPARSE | {"metric": "ip", "index": "flat"},
     ],
-    ids=["flinng-sets", "lsh-sets", "flat-sets", "flinng-vectors", "maxip"],
+    ids=[
+        *("flinng-sets", "lsh-sets", "flat-sets", "flinng-vectors", "maxip"),
+        *("flinng-sparse", "flat-sparse"),
+    ],
 )
 def test_what_a_worker_builds_answers_as_what_the_server_builds(
     store: Store, tmp_path: Path, config: dict[str, Any]
