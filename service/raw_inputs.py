@@ -100,7 +100,7 @@ def _check_indices(indices: list[Any], path: str, dim: int) -> None:
 
 
 def _id_set(value: Any, path: str, most: int) -> np.ndarray[Any, Any]:
-    _set_size(value, path, most)
+    _check_size(value, path, most)
     if type(value) is np.ndarray:  # as closeby.index.json_rows has read it
         return value
     if set(map(type, value)) != {int}:
@@ -118,21 +118,21 @@ def _id_set(value: Any, path: str, most: int) -> np.ndarray[Any, Any]:
 
 
 def _token_set(value: Any, path: str, most: int) -> list[str]:
-    tokens = _set_size(value, path, most)
+    _check_size(value, path, most)
+    tokens: list[str] = value
     if set(map(type, tokens)) != {str}:
         at, item = next((i, v) for i, v in enumerate(tokens) if type(v) is not str)
         raise ValidationError.of(f"{path}[{at}]", f"must be a string, not {kind_of(item)}")
     return tokens
 
 
-def _set_size(value: Any, path: str, most: int) -> Any:
+def _check_size(value: Any, path: str, most: int) -> None:
     if type(value) is not list and type(value) is not np.ndarray:
         raise ValidationError.of(path, f"must be a list, not {kind_of(value)}")
     if not len(value):
         raise ValidationError.of(path, "is an empty set, which is near to nothing")
     if len(value) > most:
         raise ValidationError.of(path, f"has {len(value)} elements, the limit is {most}", most)
-    return value
 
 
 def kind_of(value: Any) -> str:
