@@ -30,9 +30,6 @@ __all__ = [
 # Exact search is taken where comparing all takes no longer than this beside the call itself (over
 # HTTP a call takes more than that), or no more times than this what the cheapest takes.
 EXACT_ENOUGH_US, EXACT_ENOUGH = 100.0, 1.3
-# So many elements or coordinates in all points are compared in some ten microseconds, whatever a
-# clock says that was disturbed.
-FEW_NUMBERS = 1 << 17
 # Expected recall may fall short of the target by so much, and by what the sample leaves open.
 SLACK = 0.01
 # Collections are planned when they have so many points (with fewer comparing all, or all sketches,
@@ -173,8 +170,7 @@ def _judged(option: Option, task: Task, memory_bytes: int | None) -> Option:
 def _best(options: list[Option], found: Profile) -> tuple[Option, str]:
     flat = next(option for option in options if option.index == "flat")
     n = f"{found.points:,} points"
-    few = found.points * found.width <= FEW_NUMBERS
-    if flat.eligible and (few or flat.us - flat.call_us <= EXACT_ENOUGH_US):
+    if flat.eligible and flat.us - flat.call_us <= EXACT_ENOUGH_US:
         return flat, f"{n}: comparing all takes about {flat.us:,.0f} µs, and answers are exact"
     eligible = [option for option in options if option.eligible]
     if not eligible:

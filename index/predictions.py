@@ -50,6 +50,10 @@ STRUCTURE_POOL = 4_096
 SEGMENT_POINTS = 16_384
 # What a call costs beyond an empty one grows like n to this.
 GROWTHS = {"flat": 1.0, "flinng": 0.55, "lsh": 0.55, "maxip": 0.4, "graph": 0.25, "lists": 0.35}
+# Microseconds of an element or a coordinate that is compared in order, at least: read at 40 GB/s.
+NUMBER_US = 1e-4
+# So few of them are compared within so many microseconds.
+FEW_NUMBERS, FEW_US = 1 << 14, 50.0
 # How far from a prediction a time may lie, as a factor either way.
 SPREAD = 1.5
 # Where fewer sampled points have a neighbour at the threshold, all of the nearest ten count.
@@ -181,7 +185,17 @@ class Task:
     def scan_us(self) -> float:
         """Microseconds of the exact comparison of one point in order."""
         flat, call = self.flat()
-        return max(0.0, flat.us - call) / flat.points
+        return max(flat.us - call, 0.0) / flat.points
+
+    @property
+    def exact_us(self) -> float:
+        """Microseconds of comparing all points, within what any machine needs for their numbers.
+
+        The difference of two measured times can be anything where one of them was disturbed.
+        """
+        numbers = self.profile.points * self.profile.width
+        found = max(self.scan_us * self.profile.points, NUMBER_US * numbers)
+        return min(found, FEW_US) if numbers <= FEW_NUMBERS else found
 
     def spread(self, recall: float) -> float:
         """One standard error of a recall, as if each query had one neighbour."""
@@ -223,7 +237,7 @@ def _profile(
 
 def _flat(task: Task) -> Option:
     pilot, call = task.flat()
-    us = call + task.scan_us * task.profile.points
+    us = call + task.exact_us
     why = "compares every point; answers are exact"
     return Option("flat", {}, us, call, pilot.bytes_per_point, 1.0, 0.0, 1.0, why)
 
