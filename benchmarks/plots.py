@@ -23,6 +23,7 @@ COLOURS = {
     "closeby": "#d62728",
     "closeby LSH": "#17becf",
     "closeby exact": "#555555",
+    "closeby sketches": "#ff9896",
     "FAISS binary flat": "#8c564b",
     "FAISS binary IVF": "#e377c2",
     "FAISS binary HNSW": "#1f77b4",
