@@ -171,13 +171,15 @@ class Contents:
         added: list[int],
     ) -> None:
         """Add the new versions, then remove those they replace: see `search`."""
+        removed = [seq for point in latest if (seq := before.get(point)) is not None]
         if added:
             self.engine.add(concat(batches), ids=np.array(added, np.int64))
             self.put_seq = added[-1]
-            # Before the first of them goes, and after all that take their places came.
-            self._replacements += 1
+            if removed:
+                # Before the first of them goes, and after all that take their places came. New
+                # points take no places: searches beside them need not be repeated.
+                self._replacements += 1
         self.live.settle(latest, before)
-        removed = [seq for point in latest if (seq := before.get(point)) is not None]
         if removed:
             self.engine.remove(np.array(removed, np.int64))
             self.garbage += len(removed)

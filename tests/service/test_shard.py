@@ -236,6 +236,27 @@ def test_a_point_that_is_replaced_during_a_search_is_found(
     assert replaced == min(replacements, 3)
 
 
+def test_a_search_beside_new_points_runs_once(
+    store: Store, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New points replace nothing: nothing can be missed, and a full ingest must not slow it."""
+    shard = make(store, config(IDS))
+    shard.upsert(PointBatch([7], [[1, 2]]))
+    search = PointsView.search
+    searches = 0
+
+    def late(view: PointsView, *asked: Any) -> Any:
+        nonlocal searches
+        searches += 1
+        assert not shard._applying.lock.locked()
+        shard.upsert(PointBatch([100 + searches], [[3, 4]]))
+        return search(view, *asked)
+
+    monkeypatch.setattr(PointsView, "search", late)
+    assert [hit.id for hit in shard.search([[1, 2]], Search()).hits[0]] == [7]
+    assert searches == 1
+
+
 def test_a_shard_is_not_ready_before_it_is_loaded(store: Store, config: Config) -> None:
     shard = Shard(store, store.create_collection("a", config(IDS)))
     assert not shard.ready
