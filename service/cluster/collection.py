@@ -85,6 +85,11 @@ class ClusterCollection(Shard):
     def __len__(self) -> int:
         return self.count
 
+    def count_now(self) -> int:
+        """See `Shard.count_now`: the shards that answer are asked."""
+        self.describe()
+        return self.count
+
     @property
     def ready(self) -> bool:
         """A cluster takes writes always, and answers with the shards that are there."""

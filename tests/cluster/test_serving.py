@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from closeby.client import Client, ClosebyClientError, Collection
 
@@ -162,6 +163,34 @@ def test_a_cluster_answers_the_client_as_one_process_does(running: Running, serv
             assert [c.name for c in client.list_collections() if c.name == "same"]
             client.delete_collection("same")
     assert answers[0] == answers[1]
+
+
+def test_jobs_through_the_ingress_answer_as_those_of_one_process(
+    running: Running, server: Any, tmp_path: Path
+) -> None:
+    """An uploaded file is imported, points are selected, a vector is combined of few."""
+    vectors = np.random.default_rng(5).standard_normal((300, 8)).astype(np.float32)
+    path = tmp_path / "vectors.jsonl"
+    rows = [{"id": f"v{i}", "vector": row} for i, row in enumerate(vectors.tolist())]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    answers = []
+    with Client(server.url) as one:
+        for client in (one, running.client):
+            collection = client.create_collection(
+                "jobs", metric="cosine", features={"kind": "vector", "dim": 8}, index="flat"
+            )
+            imported = collection.import_file(path).wait(timeout=60).result
+            assert imported is not None
+            hits = collection.query(vector=vectors[7], limit=3).hits
+            chosen = collection.select(10, timeout=60)
+            mixed = collection.frank_wolfe(vectors[:9].mean(axis=0), tol=1e-5, timeout=60)
+            weights = dict(zip(mixed.ids, mixed.weights, strict=True))
+            answers.append((imported, hits, chosen.ids, weights))
+            assert (chosen.points, mixed.status, mixed.certified) == (300, "converged", True)
+            client.delete_collection("jobs")
+    assert answers[0][:3] == answers[1][:3]
+    assert answers[1][3] == pytest.approx(answers[0][3], abs=1e-5)
+    assert answers[1][0] == {"points": 300, "bad": 0, "format": "jsonl"}
 
 
 def test_a_bulk_build_on_ray_answers_as_an_import_does(running: Running, tmp_path: Path) -> None:
