@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import os
 import struct
 from collections.abc import Iterator
@@ -170,11 +171,12 @@ def read_arrays(
     with path.open("rb") as file:
         prefix = file.read(_PREFIX.size)
         header, start = _read_header(path, prefix, file, size)
+        # Not np.memmap: each of its slices pays for its class, also in searches.
+        data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     if header.get("index") != kind:
         raise CorruptFileError(
             f"this is an index of kind {header.get('index')!r}, not {kind!r}", path=str(path)
         )
-    data = np.memmap(path, np.uint8, "r") if size else np.zeros(0, np.uint8)
     with unusable_is_corrupt(path):
         arrays = {
             name: _array(path, data, start, name, entry, verify)

@@ -28,6 +28,7 @@ from .flat_segments import (
     features_of,
     open_flat_segment,
 )
+from .places import rising
 from .segments import Merge, Sealed, Segments
 from .topk import merge_topk
 
@@ -103,7 +104,7 @@ class FlatIndex:
 
     def remove(self, ids: Any) -> int:
         """Remove points by id; the number of those that were present."""
-        return self._segments.remove(np.unique(np.atleast_1d(np.asarray(ids, np.int64))))
+        return self._segments.remove(rising(np.asarray(ids, np.int64).reshape(-1)))
 
     # --- sealing beside a writer, see segments.py ------------------------------------------------
 

@@ -53,8 +53,9 @@ class FlatSegment:
         return self.view.ids
 
     def remove(self, ids: Int64Array) -> Int64Array:
-        """Mark points as removed; the ids that were here, int64."""
-        places, here = self._find(ids)
+        """Mark points as removed, ids rising; the ids that were here, int64."""
+        ids = self._by_id.among(ids)
+        places, here = self._by_id.find(ids)
         here[here] = self.view.alive[places[here]]
         self.view.alive[places[here]] = False
         self.removed += int(here.sum())
@@ -62,14 +63,15 @@ class FlatSegment:
 
     def contains(self, ids: Int64Array) -> npt.NDArray[np.bool_]:
         """Which ids are here and not removed, bool (n,)."""
-        places, here = self._find(ids)
+        places, here = self._by_id.find(ids)
         here[here] = self.view.alive[places[here]]
         return here
 
-    def _find(self, ids: Int64Array) -> tuple[Int64Array, npt.NDArray[np.bool_]]:
+    @property
+    def _by_id(self) -> Places:
         if self._places is None:
             self._places = Places(self.ids)
-        return self._places.find(ids)
+        return self._places
 
     def alive(self) -> AlivePoints:
         """The points that are not removed."""

@@ -32,6 +32,7 @@ from .maxip_effort import calibrate
 from .maxip_gap import GapAnswer, first_above
 from .maxip_input import SHORT, as_ids, check_turn, checked, lengthened
 from .maxip_segment import Answer, MaxIPSegment, MaxIPSegments, MaxIPTail, open_segment
+from .places import rising
 from .segments import Merge, Sealed, Segments
 from .topk import merge_topk
 from .tuning import check_target
@@ -271,7 +272,7 @@ class MaxIPIndex:
         """
         if self._segments is None:
             return 0
-        return self._segments.remove(np.unique(as_ids(ids)))
+        return self._segments.remove(rising(as_ids(ids)))
 
     def fork(self) -> MaxIPIndex:
         """An index of the same points, sharing their memory, that can be changed on its own.

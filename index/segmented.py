@@ -22,6 +22,7 @@ from .errors import InvalidInputError
 from .files import bytes_of, read_arrays, unusable_is_corrupt, write_arrays
 from .minhash import SCHEMES, MinHashFamily, Scheme
 from .mutable_segment import MutableSegment
+from .places import rising
 from .projection import SignedRandomProjection
 from .recall_sample import LEAST_NEIGHBOURS, LEAST_POINTS, WANTED, RecallSample
 from .segment import HASH_BLOCK, Family, HashedQueries, Segment
@@ -317,7 +318,7 @@ class SegmentedIndex(ABC):
         """Remove points by id; the number of those that were present."""
         if self._segments is None:
             return 0
-        return self._segments.remove(np.unique(np.atleast_1d(np.asarray(ids, np.int64))))
+        return self._segments.remove(rising(np.asarray(ids, np.int64).reshape(-1)))
 
     # --- searching -------------------------------------------------------------------------------
 

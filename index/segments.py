@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from .alive_points import AlivePoints, JoinedPoints
 from .batches import Batch, Int64Array, SetBatch
+from .places import rising
 from .segment import HASH_BLOCK
 
 
@@ -37,7 +38,7 @@ class AnySegment(Protocol):
     def __len__(self) -> int: ...
 
     def remove(self, ids: Int64Array) -> Int64Array:
-        """Mark points as removed; the ids that were here, int64."""
+        """Mark points as removed, ids rising; the ids that were here, int64."""
         ...
 
     def contains(self, ids: Int64Array) -> npt.NDArray[np.bool_]:
@@ -277,7 +278,7 @@ class Segments(Generic[S, M]):
             self._state = _State(state.sealed, (*state.frozen, state.active), None)
 
     def remove(self, ids: Int64Array) -> int:
-        """Mark points as removed; the number of those that were present. ids: without repeats."""
+        """Mark points as removed; the number of those that were present. ids: rising."""
         return sum(len(segment.remove(ids)) for segment in self.searchable())
 
     def first_present(self, ids: Int64Array) -> int | None:
@@ -350,7 +351,7 @@ class Segments(Generic[S, M]):
         removed = np.concatenate([_removed(source) for source in merge.sources])
         for source in merge.sources:
             removed = removed[~_contains(source, removed)]
-        segment.remove(np.unique(removed))
+        segment.remove(rising(removed))
         state = self._state
         gone = set(map(id, merge.sources))
         sealed: list[Sealed[S]] = []
