@@ -15,7 +15,6 @@ import numpy as np
 from closeby.index.abandon import abandonable
 
 from .build_orders import MERGE_KIND, POINTS_FILE, SEAL_KIND, SEGMENT_FILE, SEQS_FILE
-from .building import MergeLike
 from .durable_files import checksum
 from .encoding import decode_rows
 from .engines import ENGINES
@@ -23,6 +22,7 @@ from .errors import StoreUnavailableError
 from .jobs import JobContext, Kind
 from .log_rows import LogRow, Op
 from .points_file import Names, PointsFile, Seqs, Source
+from .segment_building import MergeLike
 
 __all__ = ["MERGE", "SEAL"]
 

@@ -21,12 +21,12 @@ import numpy as np
 import structlog
 from closeby.index.abandon import checkpoint
 
-from .building import Order, Site
 from .durable_files import sync_directory
 from .errors import JobNotFoundError, StoreUnavailableError
 from .job_store import HIDDEN, Job, JobStore, new_job_id
 from .manifest import FileEntry
 from .presence import workers_alive
+from .segment_building import Order, Site
 from .store import Store
 
 __all__ = ["MERGE_KIND", "POINTS_FILE", "SEAL_KIND", "SEGMENT_FILE", "SEQS_FILE", "BuildOrders"]

@@ -3,8 +3,8 @@
 next_seal() ── segment file ── points file ── store durable ── manifest ── engine.finish()
 (writer lock)    (no lock)      (no lock)       (no lock)       (rename)    (writer lock)
 
-The two files may be built by another process (`building`); all else is done here, so that a shard
-has one publisher.
+The two files may be built by another process (`segment_building`); all else is done here, so that a
+shard has one publisher.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import numpy as np
 import structlog
 from closeby.index.errors import AbandonedError
 
-from .building import Builder, Built, MergeLike, Order, SegmentLike, Site, build
 from .contents import Contents
 from .durable_files import remove
 from .errors import StoreUnavailableError, TooManyRequestsError
@@ -29,6 +28,7 @@ from .log_rows import CollectionRecord, point_key
 from .manifest import Manifest, SegmentEntry
 from .points_file import Names, Seqs, Source
 from .sealed_files import OpenSegment, SealedFiles
+from .segment_building import Builder, Built, MergeLike, Order, SegmentLike, Site, build
 from .store import Store
 
 __all__ = ["MergeLike", "Sealer", "Sealing", "SealingEngine", "SegmentLike", "restore"]

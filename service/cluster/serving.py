@@ -20,8 +20,8 @@ from typing import Any
 
 import ray
 from closeby.service.app import create_app
-from closeby.service.cluster.building import Built, job_for
-from closeby.service.cluster.building import build as fill
+from closeby.service.cluster.bulk_build import Built, job_for
+from closeby.service.cluster.bulk_build import build as fill
 from closeby.service.cluster.deployment import ClusterDeployment
 from closeby.service.cluster.fanout import Fanout, Link
 from closeby.service.cluster.host import ShardHost
@@ -335,7 +335,7 @@ def build(
     replace_points: bool = False,
     **reading: Any,
 ) -> Built:
-    """Fill the collection `name` with the points of files; see `building.build`.
+    """Fill the collection `name` with the points of files; see `bulk_build.build`.
 
     `reading`: how the files are read, fields of `build_tasks.Job`. Paths are those of all machines;
     URLs are fetched by fsspec. Raises what `build` does, and what `RaySpread` makes of tasks'.

@@ -9,7 +9,7 @@ from typing import Any
 import ray.data
 from closeby.index.errors import ClosebyError
 from closeby.loaders import LoaderError
-from closeby.service.cluster.building import Row
+from closeby.service.cluster.bulk_build import Row
 from closeby.service.errors import ImportFileError, StoreUnavailableError
 
 __all__ = ["RaySpread"]
@@ -26,7 +26,7 @@ FILE, STORE = "file", "store"
 
 
 class RaySpread:
-    """See `building.Spread`. Ray is initialised.
+    """See `bulk_build.Spread`. Ray is initialised.
 
     Raises ImportFileError, StoreUnavailableError with what a task raised: exceptions do not come
     through Ray Data as they are.

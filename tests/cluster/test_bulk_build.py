@@ -15,7 +15,7 @@ import pytest
 from closeby.index.errors import ClosebyError
 from closeby.loaders import BadRowError
 from closeby.service.cluster.build_log import BUILDING
-from closeby.service.cluster.building import Built, Row, build, job_for
+from closeby.service.cluster.bulk_build import Built, Row, build, job_for
 from closeby.service.cluster.joining import join
 from closeby.service.errors import (
     CollectionExistsError,
