@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from closeby.index import FlinngIndex, SetBatch
 from closeby.index._native import LEAST_SHORTLIST, SHORTLIST
+from closeby.index.crew import Crew
 from closeby.index.segment import SALT, HashedQueries, Segment
 from closeby.index.selectors import GroupTests
 from closeby.index.tuning import Effort
@@ -25,6 +26,8 @@ from . import machine, report
 from .truth import Task
 
 K = 10
+# Cells that a query looks into, beside those that its index chooses, alone and with a helper.
+SHARED_CELLS = (512, 2_048, 8_192)
 
 
 def main(options: argparse.Namespace, task: Task) -> int:
@@ -49,6 +52,7 @@ def main(options: argparse.Namespace, task: Task) -> int:
         },
         "explain": index.explain(),
         "stages": rows,
+        "shared": _shared(index, segment, split.queries, options.repeats),
     }
     options.output.mkdir(parents=True, exist_ok=True)
     stem: Path = options.output / f"stages-{split.name}"
@@ -91,6 +95,33 @@ def _stages(
         _row("exact re-rank", whole - scanned, float(np.mean(positions)) * element_bytes),
         _row("all, called from Python", public, None),
     ]
+
+
+def _shared(
+    index: FlinngIndex, segment: Segment, queries: SetBatch, repeats: int
+) -> list[dict[str, float]]:
+    """µs of the clock for a call with one query, its cells scanned by one thread and by two."""
+    chosen = index._effort(segment, index.target_recall, K)
+    asked = [index.hash(queries.slice(i, i + 1)) for i in range(min(200, len(queries)))]
+    crew, rows = Crew(), []
+
+    def ask(query: HashedQueries, effort: Effort, helpers: int) -> float:
+        began = time.perf_counter()
+        if helpers:
+            with crew.team(helpers) as team:
+                segment.search(query, effort, K, 0.0, team)
+        else:
+            segment.search(query, effort, K, 0.0)
+        return time.perf_counter() - began
+
+    for cells in sorted({chosen.breadth, *SHARED_CELLS}):
+        effort = Effort(cells, chosen.candidates)
+        row: dict[str, float] = {"cells": cells}
+        for helpers in (0, 1):
+            times = [ask(query, effort, helpers) for _ in range(repeats) for query in asked]
+            row["helped" if helpers else "alone"] = float(np.median(times)) * 1e6
+        rows.append(row)
+    return rows
 
 
 def _sketch_bytes(segment: Segment, group_size: int, effort: Effort) -> int:
@@ -177,4 +208,17 @@ def markdown(result: dict[str, Any]) -> str:
             ["stage", "µs a query", "KiB that it may read", "GB/s", "of memory speed"], rows
         ),
     ]
+    if "shared" in result:
+        lines += [
+            "",
+            "A call with one query, in µs of the clock, its cells shared by two threads or not:",
+            "",
+            *report.table(
+                ["cells", "one thread", "two threads"],
+                [
+                    [f"{row['cells']:,}", f"{row['alone']:.0f}", f"{row['helped']:.0f}"]
+                    for row in result["shared"]
+                ],
+            ),
+        ]
     return "\n".join(lines) + "\n"

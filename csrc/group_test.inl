@@ -38,30 +38,35 @@ CLOSEBY_INLINE const uint8_t* bitmap_row(const GroupTests& tests, int64_t table,
     return tests.bitmaps + ((table << tests.range_bits) + value) * tests.stride;
 }
 
-CLOSEBY_INLINE void prefetch_rows(const uint8_t* const* rows, int64_t count, int64_t stride) {
+CLOSEBY_INLINE void prefetch_rows(const uint8_t* const* rows, int64_t count, int64_t first,
+                                  int64_t last) {
     for (int64_t r = 0; r < count; ++r) {
-        for (int64_t b = 0; b < stride; b += 64) __builtin_prefetch(rows[r] + b);
+        for (int64_t b = first * 8; b < last * 8; b += 64) __builtin_prefetch(rows[r] + b);
     }
 }
 
-// planes[p][word]: bit-plane p of the counts. Rows are added eight at a time with a tree of
+// plane[p][word]: bit-plane p of the counts. Rows are added eight at a time with a tree of
 // carry-save adders, so that most rows cost about five operations for 256 cells.
-static void count_tests(const GroupTests& tests, const uint32_t* keys, int planes, uint64_t* plane) {
+static void group_count(const GroupTests& tests, const uint32_t* keys, int64_t first, int64_t last,
+                        uint64_t* plane) {
+    const int planes = plane_count(tests.tables);
     const int64_t words = tests.stride / 8;
-    std::memset(plane, 0, static_cast<size_t>(planes * words) * 8);
+    for (int p = 0; p < planes; ++p) {
+        std::memset(plane + p * words + first, 0, static_cast<size_t>(last - first) * 8);
+    }
     const uint8_t* rows[16];
     const uint8_t* next[8];
     int64_t t = 0;
     for (; t < 8 && t < tests.tables; ++t) next[t] = bitmap_row(tests, t, keys[t]);
-    prefetch_rows(next, t, tests.stride);
+    prefetch_rows(next, t, first, last);
     for (t = 0; t + 8 <= tests.tables; t += 8) {
         for (int r = 0; r < 8; ++r) rows[r] = next[r];
         int64_t ahead = 0;
         for (; ahead < 8 && t + 8 + ahead < tests.tables; ++ahead) {
             next[ahead] = bitmap_row(tests, t + 8 + ahead, keys[t + 8 + ahead]);
         }
-        prefetch_rows(next, ahead, tests.stride);
-        for (int64_t w = 0; w < words; w += 4) {
+        prefetch_rows(next, ahead, first, last);
+        for (int64_t w = first; w < last; w += 4) {
             const int64_t b = w * 8;
             u64x4 ones = load_u64(plane + w), twos = load_u64(plane + words + w);
             u64x4 fours = load_u64(plane + 2 * words + w);
@@ -85,7 +90,7 @@ static void count_tests(const GroupTests& tests, const uint32_t* keys, int plane
     }
     for (int64_t r = 0; t < tests.tables; ++t, ++r) {
         const uint8_t* row = next[r];
-        for (int64_t w = 0; w < words; w += 4) {
+        for (int64_t w = first; w < last; w += 4) {
             u64x4 carry = load_u64(row + w * 8);
             for (int p = 0; p < planes; ++p) {
                 const u64x4 old = load_u64(plane + p * words + w);
@@ -106,18 +111,17 @@ static int64_t emit_cells(const uint64_t* bits, int64_t words, int64_t want, int
     return found;
 }
 
-static int64_t group_query(const GroupTests& tests, const uint32_t* keys, int64_t want,
-                           uint64_t* scratch, int64_t* cells_out) {
+static int64_t group_best(const GroupTests& tests, int64_t want, uint64_t* scratch,
+                          int64_t* cells_out) {
     if (want >= tests.cells) {
         for (int64_t c = 0; c < tests.cells; ++c) cells_out[c] = c;
         return tests.cells;
     }
     const int planes = plane_count(tests.tables);
     const int64_t words = tests.stride / 8;
-    uint64_t* plane = scratch;
+    const uint64_t* plane = scratch;
     uint64_t* above = scratch + planes * words;  // cells whose count exceeds the threshold
     uint64_t* equal = above + words;             // cells that agree with it so far
-    count_tests(tests, keys, planes, plane);
 
     for (int64_t w = 0; w < words; ++w) {
         above[w] = 0;
@@ -152,7 +156,7 @@ static void group_counts(const GroupTests& tests, const uint32_t* keys, uint64_t
                          uint16_t* counts) {
     const int planes = plane_count(tests.tables);
     const int64_t words = tests.stride / 8;
-    count_tests(tests, keys, planes, scratch);
+    group_count(tests, keys, 0, words, scratch);
     const u16x16 lane = {1,     1 << 1, 1 << 2,  1 << 3,  1 << 4,  1 << 5,  1 << 6,  1 << 7,
                          1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
     for (int64_t first = 0; first < tests.cells; first += 16) {

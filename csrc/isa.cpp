@@ -68,8 +68,8 @@ CLOSEBY_INLINE int popcount(uint64_t x) {
 extern const Kernels kernels;
 const Kernels kernels = {
     CLOSEBY_STRING(CLOSEBY_ISA), minhash_permutation, minhash_keys, minhash_sketch, srp_bits,
-    srp_sparse_bits,             group_query,         group_counts,     sketch_scan,
-    inner_products,              jaccard,
+    srp_sparse_bits,             group_count,         group_best,       group_counts,
+    sketch_distances,            sketch_best,         inner_products,   jaccard,
 };
 
 extern const MaxIPKernels maxip_kernels;

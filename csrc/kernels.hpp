@@ -100,16 +100,24 @@ struct Kernels {
     void (*srp_sparse_bits)(const Sets& features, const float* values, uint64_t seed, int64_t bits,
                             float* sums, uint8_t* out);
 
-    // Cells whose tests pass best: the `want` cells with the highest counts; ties by cell number.
-    // Returns how many were written. scratch: uint64[(planes + 2) * stride / 8] (group_scratch).
-    int64_t (*group_query)(const GroupTests& tests, const uint32_t* keys, int64_t want,
-                           uint64_t* scratch, int64_t* cells_out);
+    // Counts the tests that cells pass, for the 64 cells of each word first .. last of a bitmap,
+    // both multiples of 4. scratch: uint64[(planes + 2) * stride / 8] (group_scratch).
+    void (*group_count)(const GroupTests& tests, const uint32_t* keys, int64_t first, int64_t last,
+                        uint64_t* scratch);
+    // The `want` cells with the highest counts, all of them having been counted; ties by cell
+    // number. Where `want` is all or more, nothing need be counted. Returns how many were written.
+    int64_t (*group_best)(const GroupTests& tests, int64_t want, uint64_t* scratch,
+                          int64_t* cells_out);
     // How many tests each cell passes, counts[cells]: what the paper's own decode walks.
     void (*group_counts)(const GroupTests& tests, const uint32_t* keys, uint64_t* scratch,
                          uint16_t* counts);
-    // The best `want` points of the given cells by sketch, by rising distance (bits that differ),
-    // then in the order of the scan. Returns how many were written.
-    int64_t (*sketch_scan)(const SketchScan& scan, const uint8_t* query, const ScanScratch& scratch,
+    // Distances by the first bytes of the sketches, of the points of cells first .. last of those
+    // that are scanned. out: as `coarse` of the scratch.
+    void (*sketch_distances)(const SketchScan& scan, const uint8_t* query, int64_t first,
+                             int64_t last, uint8_t* out);
+    // The best `want` points of the cells by sketch, by rising distance (bits that differ), then in
+    // the order of the scan; after sketch_distances of all cells. Returns how many were written.
+    int64_t (*sketch_best)(const SketchScan& scan, const uint8_t* query, const ScanScratch& scratch,
                            int64_t* positions_out, uint16_t* distances_out);
     // Inner products of one query with chosen rows, summed in a fixed order.
     void (*inner_products)(const float* vectors, int64_t dim, const int64_t* positions,
@@ -145,7 +153,7 @@ void sparse_products(const Sets& vectors, const float* values, const SparseRow& 
 // Sets the bit (table, key of the point, cell of the point) for points first .. first + n.
 void group_insert(uint8_t* bitmaps, int64_t stride, int32_t range_bits, int32_t group_size,
                   int32_t tables, const uint32_t* keys, int64_t first, int64_t n);
-// uint64 words of scratch that group_query needs.
+// uint64 words of scratch that group_count needs.
 int64_t group_scratch(int64_t stride, int64_t tables);
 
 // --- postings.cpp -----------------------------------------------------------------------------
@@ -160,6 +168,26 @@ int64_t postings_marks(int64_t points);
 // positions_out has room for all points. Returns how many were written.
 int64_t postings_query(const Postings& postings, const uint32_t* keys, int32_t probed,
                        uint64_t* marks, int64_t* positions_out);
+
+// --- candidates.cpp ---------------------------------------------------------------------------
+
+// What selects the points of one segment that a query's sketch is compared with.
+struct Selection {
+    GroupTests tests;
+    Postings postings;  // used if it has tables
+    int64_t breadth;    // cells of the tests, or tables of the postings
+    uint64_t* counts;   // [group_scratch]
+    int64_t* cells;     // [cells that may be selected]
+    uint64_t* marks;    // [postings_marks]
+};
+
+class Team;
+
+// The best candidates of a query: selection, then sketch_best. With a team, cells are counted and
+// scanned by several threads; the answer is the same.
+int64_t find_candidates(const Kernels& kernels, const Selection& selection, SketchScan scan,
+                        const uint32_t* keys, const uint8_t* sketch, const ScanScratch& scratch,
+                        Team* team, int64_t* positions_out, uint16_t* distances_out);
 
 // --- paper.cpp --------------------------------------------------------------------------------
 
@@ -213,7 +241,7 @@ void jaccard_scan(const Sets& sets, const ElementMap& map, const int64_t* first,
                   const int32_t* holders, const int64_t* sizes, int64_t queries, uint32_t* shared,
                   float* out);
 
-// Candidates in the order of sketch_scan, and what the exact scores are wanted for.
+// Candidates in the order of sketch_best, and what the exact scores are wanted for.
 struct Candidates {
     const int64_t* positions;
     const uint16_t* distances;

@@ -23,14 +23,18 @@ typedef uint8_t u8x32 __attribute__((vector_size(32)));
 constexpr int64_t kPointsAhead = 96;
 constexpr int64_t kFineAhead = 24;
 
-// Coarse distances of all points of the cells, in order; the last cell of the segment counts as
-// full, and points that are not there as dead. out: a byte for each point, and kScanBlock more.
-static int64_t coarse_distances(const SketchScan& scan, const uint64_t* query, uint8_t* out) {
+// Coarse distances of the points of some of the cells, in order; the last cell of the segment
+// counts as full, and points that are not there as dead.
+static void sketch_distances(const SketchScan& scan, const uint8_t* query, int64_t first_cell,
+                             int64_t last_cell, uint8_t* out) {
     const int64_t size = scan.group_size, far = 1 + kPointsAhead / size;
     const int64_t cell_bytes = size * kCoarseBytes;
-    const uint64_t first = query[0], second = query[1];
-    for (int64_t c = 0; c < scan.cell_count; ++c, out += size) {
-        if (c + far < scan.cell_count) {
+    uint64_t first, second;
+    std::memcpy(&first, query, 8);
+    std::memcpy(&second, query + 8, 8);
+    out += first_cell * size;
+    for (int64_t c = first_cell; c < last_cell; ++c, out += size) {
+        if (c + far < last_cell) {
             const uint8_t* ahead = scan.coarse + scan.cells[c + far] * cell_bytes;
             for (int64_t b = 0; b < cell_bytes && b < 2048; b += 64) __builtin_prefetch(ahead + b);
         }
@@ -49,8 +53,6 @@ static int64_t coarse_distances(const SketchScan& scan, const uint64_t* query, u
             if (scan.dead[position >> 3] >> (position & 7) & 1) out[i] = kDead;
         }
     }
-    std::memset(out, kDead, kScanBlock);
-    return scan.cell_count * size;
 }
 
 // The coarse distance at which `want` points are reached; *ties: how many of those at it fit.
@@ -107,11 +109,12 @@ static int64_t coarse_select(const SketchScan& scan, int64_t scanned, const uint
     return found;
 }
 
-static int64_t sketch_scan(const SketchScan& scan, const uint8_t* query, const ScanScratch& scratch,
+static int64_t sketch_best(const SketchScan& scan, const uint8_t* query, const ScanScratch& scratch,
                            int64_t* positions_out, uint16_t* distances_out) {
     uint64_t words[kMaxSketchWords] = {};
     std::memcpy(words, query, static_cast<size_t>(kCoarseBytes + scan.fine_bytes));
-    const int64_t scanned = coarse_distances(scan, words, scratch.coarse);
+    const int64_t scanned = scan.cell_count * scan.group_size;
+    std::memset(scratch.coarse + scanned, kDead, kScanBlock);  // it is looked through in blocks
     const int64_t kept = coarse_select(scan, scanned, scratch.coarse, scan.shortlist,
                                        scratch.positions, scratch.distances);
     const int64_t fine_words = scan.fine_bytes / 8;

@@ -40,6 +40,10 @@ def paper_search(
     bitmaps: Array, keys: Array, rows: int, first: Array, members: Array, dead: Array, k: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]: ...
 
+class Team:
+    def help(self) -> None: ...
+    def end(self) -> None: ...
+
 class SegmentView:
     points: int
     sketch_bytes: int
@@ -60,7 +64,12 @@ class SegmentView:
         values: Array | None = None,
     ) -> None: ...
     def candidates(
-        self, keys: Array, sketches: Array, breadth: int, candidates: int
+        self,
+        keys: Array,
+        sketches: Array,
+        breadth: int,
+        candidates: int,
+        team: Team | None = None,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]: ...
     def search_sets(
         self,
@@ -74,6 +83,7 @@ class SegmentView:
         k: int,
         min_score: float,
         highest: Array,
+        team: Team | None = None,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]: ...
     def search_sparse(
         self,
@@ -87,6 +97,7 @@ class SegmentView:
         k: int,
         min_score: float,
         highest: Array,
+        team: Team | None = None,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]: ...
     def search_vectors(
         self,
@@ -98,6 +109,7 @@ class SegmentView:
         k: int,
         min_score: float,
         highest: Array,
+        team: Team | None = None,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]: ...
 
 def jaccard_of_rows(

@@ -16,6 +16,12 @@ cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) except NULL
 
 
+cdef extern from "team.hpp" namespace "closeby" nogil:
+    cdef cppclass NativeTeam "closeby::Team":
+        void help() noexcept
+        void end() noexcept
+
+
 cdef extern from "kernels.hpp" namespace "closeby" nogil:
     cdef cppclass Sets:
         const int64_t* indptr
@@ -76,11 +82,7 @@ cdef extern from "kernels.hpp" namespace "closeby" nogil:
                          uint8_t*) noexcept
         void (*srp_sparse_bits)(const Sets&, const float*, uint64_t, int64_t, float*,
                                 uint8_t*) noexcept
-        int64_t (*group_query)(const GroupTests&, const uint32_t*, int64_t, uint64_t*,
-                               int64_t*) noexcept
         void (*group_counts)(const GroupTests&, const uint32_t*, uint64_t*, uint16_t*) noexcept
-        int64_t (*sketch_scan)(const SketchScan&, const uint8_t*, const ScanScratch&, int64_t*,
-                               uint16_t*) noexcept
         void (*inner_products)(const float*, int64_t, const int64_t*, int64_t, const float*,
                                float*) noexcept
         void (*jaccard)(const StoredSets&, const int64_t*, int64_t, const HashSet&,
@@ -100,8 +102,16 @@ cdef extern from "kernels.hpp" namespace "closeby" nogil:
     int64_t group_scratch(int64_t, int64_t) noexcept
     void postings_sort(uint32_t*, uint32_t*, int64_t, int32_t, int32_t, uint32_t*) noexcept
     int64_t postings_marks(int64_t) noexcept
-    int64_t postings_query(const Postings&, const uint32_t*, int32_t, uint64_t*,
-                           int64_t*) noexcept
+    cdef cppclass Selection:
+        GroupTests tests
+        Postings postings
+        int64_t breadth
+        uint64_t* counts
+        int64_t* cells
+        uint64_t* marks
+    int64_t find_candidates(const Kernels&, const Selection&, SketchScan, const uint32_t*,
+                            const uint8_t*, const ScanScratch&, NativeTeam*, int64_t*,
+                            uint16_t*) noexcept
     cdef cppclass PaperCells:
         const int64_t* first
         const uint32_t* members
@@ -438,6 +448,21 @@ def sort_postings(uint32_t[:, ::1] positions not None, uint32_t[:, ::1] offsets 
         np.asarray(offsets)[:] = 0
 
 
+cdef class Team:
+    """Threads that share the cells of a query: give it to a search, and let others `help`."""
+
+    cdef NativeTeam native
+
+    def help(self):
+        """Take parts of the work until the search that has this team ends it; any thread may."""
+        with nogil:
+            self.native.help()
+
+    def end(self):
+        """Let all that help return; the team is of no more use."""
+        self.native.end()
+
+
 cdef class SegmentView:
     """What a search reads of one segment: arrays of fixed content, checked once.
 
@@ -571,7 +596,8 @@ cdef class SegmentView:
         return 0
 
     def candidates(self, const uint32_t[:, ::1] keys not None,
-                   const uint8_t[:, ::1] sketches not None, int64_t breadth, int64_t candidates):
+                   const uint8_t[:, ::1] sketches not None, int64_t breadth, int64_t candidates,
+                   Team team=None):
         """Selection and sketch scan only: (positions int64, distances uint16), (q, candidates).
 
         breadth: so many cells of the bitmaps, or tables of the postings, are looked at.
@@ -583,10 +609,10 @@ cdef class SegmentView:
         distances = np.full((queries, candidates), 65535, np.uint16)
         cdef int64_t[:, ::1] positions_view = positions
         cdef uint16_t[:, ::1] distances_view = distances
-        cdef Workspace work = _workspace(self, breadth, candidates)
+        cdef Workspace work = _workspace(self, breadth, candidates, team)
         for q in range(queries):
             with nogil:
-                found = work.scan(self, &keys[q, 0], &sketches[q, 0])
+                found = work.scan(&keys[q, 0], &sketches[q, 0])
             positions[q, :found] = work.positions_array[:found]
             distances[q, :found] = work.distances_array[:found]
         work.done(self)
@@ -596,7 +622,7 @@ cdef class SegmentView:
                     const uint8_t[:, ::1] sketches not None, const int64_t[::1] indptr not None,
                     const uint64_t[::1] indices not None, uint64_t salt, int64_t breadth,
                     int64_t candidates, int64_t k, float min_score,
-                    const float[::1] highest not None):
+                    const float[::1] highest not None, Team team=None):
         """The k best points of each query set: (ids int64, Jaccard float32), (q, k), -1 and NaN.
 
         Only scores of at least min_score are hits. highest: float32 (sketch bits + 1,), falling,
@@ -616,7 +642,7 @@ cdef class SegmentView:
         scores = np.full((queries.n, k), np.nan, np.float32)
         cdef int64_t[:, ::1] ids_view = ids
         cdef float[:, ::1] scores_view = scores
-        cdef Workspace work = _workspace(self, breadth, candidates)
+        cdef Workspace work = _workspace(self, breadth, candidates, team)
         cdef uint64_t* words = work.query_words(hash_set_words(most))
         cdef HashSet query
         cdef Candidates ranked
@@ -627,7 +653,7 @@ cdef class SegmentView:
                 size = indptr[q + 1] - indptr[q]
                 if size == 0:
                     continue
-                found = work.scan(self, &keys[q, 0], &sketches[q, 0])
+                found = work.scan(&keys[q, 0], &sketches[q, 0])
                 query = hash_set_build(&indices[indptr[q]], size, salt, self.sets.width,
                                        words)
                 ranked = work.ranked(self, found, highest, k, min_score)
@@ -642,7 +668,7 @@ cdef class SegmentView:
                       const uint8_t[:, ::1] sketches not None, const int64_t[::1] indptr not None,
                       const uint64_t[::1] indices not None, const float[::1] values not None,
                       int64_t breadth, int64_t candidates, int64_t k, float min_score,
-                      const float[::1] highest not None):
+                      const float[::1] highest not None, Team team=None):
         """The k best points of each sparse vector: (ids int64, inner products float32), (q, k)."""
         self._check(keys, sketches, breadth, candidates, k)
         self._check_highest(highest)
@@ -659,7 +685,7 @@ cdef class SegmentView:
         scores = np.full((queries.n, k), np.nan, np.float32)
         cdef int64_t[:, ::1] ids_view = ids
         cdef float[:, ::1] scores_view = scores
-        cdef Workspace work = _workspace(self, breadth, candidates)
+        cdef Workspace work = _workspace(self, breadth, candidates, team)
         if self.points == 0:
             return ids, scores
         with nogil:
@@ -667,7 +693,7 @@ cdef class SegmentView:
                 query.size = indptr[q + 1] - indptr[q]
                 query.indices = &indices[indptr[q]] if query.size else NULL
                 query.values = &values[indptr[q]] if query.size else NULL
-                found = work.scan(self, &keys[q, 0], &sketches[q, 0])
+                found = work.scan(&keys[q, 0], &sketches[q, 0])
                 ranked = work.ranked(self, found, highest, k, min_score)
                 kept = rerank_sparse(self.sets, stored, query, ranked, work.hits, work.scores)
                 for i in range(kept):
@@ -679,7 +705,8 @@ cdef class SegmentView:
     def search_vectors(self, const uint32_t[:, ::1] keys not None,
                        const uint8_t[:, ::1] sketches not None,
                        const float[:, ::1] queries not None, int64_t breadth, int64_t candidates,
-                       int64_t k, float min_score, const float[::1] highest not None):
+                       int64_t k, float min_score, const float[::1] highest not None,
+                       Team team=None):
         """The k best points of each query vector: (ids int64, inner products float32), (q, k)."""
         self._check(keys, sketches, breadth, candidates, k)
         self._check_highest(highest)
@@ -692,13 +719,13 @@ cdef class SegmentView:
         scores = np.full((n, k), np.nan, np.float32)
         cdef int64_t[:, ::1] ids_view = ids
         cdef float[:, ::1] scores_view = scores
-        cdef Workspace work = _workspace(self, breadth, candidates)
+        cdef Workspace work = _workspace(self, breadth, candidates, team)
         cdef Candidates ranked
         if self.points == 0:
             return ids, scores
         with nogil:
             for q in range(n):
-                found = work.scan(self, &keys[q, 0], &sketches[q, 0])
+                found = work.scan(&keys[q, 0], &sketches[q, 0])
                 ranked = work.ranked(self, found, highest, k, min_score)
                 kept = rerank_vectors(
                     _kernels[0], &self.vectors[0, 0], queries.shape[1], &queries[q, 0], ranked,
@@ -710,16 +737,20 @@ cdef class SegmentView:
         return ids, scores
 
 
-cdef Workspace _workspace(SegmentView segment, int64_t breadth, int64_t candidates):
+cdef Workspace _workspace(SegmentView segment, int64_t breadth, int64_t candidates, Team team):
     """A workspace for a search, of an earlier one if that looked as far."""
     cdef Workspace work
     try:
         work = segment.idle.pop()
     except IndexError:
-        return Workspace(segment, breadth, candidates, None)
+        work = Workspace(segment, breadth, candidates, None)
     if work.asked_breadth != breadth or work.asked_candidates != candidates:
-        return Workspace(segment, breadth, candidates, work.marks_array)
+        work = Workspace(segment, breadth, candidates, work.marks_array)
     work.sketches.dead = &segment.dead[0] if segment.any_dead and segment.points else NULL
+    if team is None:
+        work.team = NULL
+    else:
+        work.team = &team.native
     return work
 
 
@@ -728,17 +759,16 @@ cdef class Workspace:
 
     cdef readonly object positions_array, distances_array
     cdef list arrays
-    cdef int64_t asked_breadth, asked_candidates, breadth, wanted
+    cdef int64_t asked_breadth, asked_candidates, wanted
     cdef object words_array
-    cdef int64_t* cells
     cdef int64_t* positions
     cdef int64_t* hits
-    cdef uint64_t* counts
+    cdef Selection selection
+    cdef NativeTeam* team  # of the search that has the workspace now, or NULL
     cdef SketchScan sketches
     cdef ScanScratch scratch
     cdef uint16_t* distances
     cdef float* scores
-    cdef uint64_t* marks
     cdef object marks_array
 
     def __init__(self, SegmentView segment, int64_t breadth, int64_t candidates, marks):
@@ -752,7 +782,9 @@ cdef class Workspace:
         cdef bint by_postings = segment.tables.tables > 0
         cdef int64_t most = segment.points if by_postings else min(breadth, segment.tests.cells)
         self.asked_breadth, self.asked_candidates = breadth, candidates
-        self.breadth = min(breadth, segment.tables.tables) if by_postings else most
+        self.selection.tests = segment.tests
+        self.selection.postings = segment.tables
+        self.selection.breadth = min(breadth, segment.tables.tables) if by_postings else most
         self.wanted = max(1, min(candidates, segment.points))
         cdef int64_t scanned = max(1, min(most * segment.group_size, segment.points))
         self.arrays = []
@@ -760,12 +792,12 @@ cdef class Workspace:
             self.marks_array = marks
             if marks is None:
                 self.marks_array = np.zeros(1 + postings_marks(segment.points), np.uint64)
-            u8 = self.marks_array; self.marks = &u8[0]
-        i8 = self._new(most + 1, np.int64); self.cells = &i8[0]
+            u8 = self.marks_array; self.selection.marks = &u8[0]
+        i8 = self._new(most + 1, np.int64); self.selection.cells = &i8[0]
         i8 = self.positions_array = self._new(self.wanted, np.int64); self.positions = &i8[0]
         i8 = self._new(self.wanted, np.int64); self.hits = &i8[0]
         u8 = self._new(1 + group_scratch(segment.tests.stride, segment.tests.tables), np.uint64)
-        self.counts = &u8[0]
+        self.selection.counts = &u8[0]
         # A cell that holds all points may have room for many more.
         self.sketches.group_size = min(segment.group_size, max(1, segment.points))
         u1 = self._new(most * self.sketches.group_size + kScanBlock, np.uint8); self.scratch.coarse = &u1[0]
@@ -799,25 +831,15 @@ cdef class Workspace:
         view = self.words_array
         return &view[0]
 
-    cdef int64_t scan(self, SegmentView segment, const uint32_t* keys,
-                      const uint8_t* sketch) noexcept nogil:
+    cdef int64_t scan(self, const uint32_t* keys, const uint8_t* sketch) noexcept nogil:
         """Positions of the best candidates by selector, then sketch; returns how many."""
-        cdef int64_t cells
-        if segment.points == 0:
-            return 0
-        if segment.tables.tables:
-            cells = postings_query(
-                segment.tables, keys, <int32_t>self.breadth, self.marks, self.cells)
-        else:
-            cells = _kernels.group_query(
-                segment.tests, keys, self.breadth, self.counts, self.cells)
-        self.sketches.cells = self.cells
-        self.sketches.cell_count = cells
-        return _kernels.sketch_scan(
-            self.sketches, sketch, self.scratch, self.positions, self.distances)
+        return find_candidates(
+            _kernels[0], self.selection, self.sketches, keys, sketch, self.scratch, self.team,
+            self.positions, self.distances)
 
     def done(self, SegmentView segment):
         """Leave the workspace, whose marks are clear again, to the next search."""
+        self.team = NULL
         if self.words_array is not None and len(self.words_array) > MOST_WORDS_KEPT:
             self.words_array = None
         segment.idle.append(self)

@@ -150,17 +150,27 @@ class MutableSegment:
         return view_of(arrays, len(self._ids), dead, selector)
 
     def search(
-        self, queries: HashedQueries, effort: Effort, k: int, min_score: float
+        self,
+        queries: HashedQueries,
+        effort: Effort,
+        k: int,
+        min_score: float,
+        team: _native.Team | None = None,
     ) -> tuple[Int64Array, FloatArray]:
         """See :meth:`Segment.search`."""
-        return search_view(self._view, queries, effort, k, min_score)
+        return search_view(self._view, queries, effort, k, min_score, team)
 
     def estimate(
-        self, queries: HashedQueries, effort: Effort, k: int, min_score: float
+        self,
+        queries: HashedQueries,
+        effort: Effort,
+        k: int,
+        min_score: float,
+        team: _native.Team | None = None,
     ) -> tuple[Int64Array, FloatArray]:
         """See :meth:`Segment.estimate`."""
         view = self._view
-        return estimate_view(view, self._ids.snapshot(), queries, effort, k, min_score)
+        return estimate_view(view, self._ids.snapshot(), queries, effort, k, min_score, team)
 
     def remove(self, ids: Int64Array) -> Int64Array:
         """See :meth:`Segment.remove`."""

@@ -260,16 +260,29 @@ class Segment:
         return named
 
     def search(
-        self, queries: HashedQueries, effort: Effort, k: int, min_score: float
+        self,
+        queries: HashedQueries,
+        effort: Effort,
+        k: int,
+        min_score: float,
+        team: _native.Team | None = None,
     ) -> tuple[Int64Array, FloatArray]:
-        """The k best points of each query: ids int64 (q, k), scores float32 (q, k); -1 and NaN."""
-        return search_view(self._view, queries, effort, k, min_score)
+        """The k best points of each query: ids int64 (q, k), scores float32 (q, k); -1 and NaN.
+
+        team: shares the cells of each query.
+        """
+        return search_view(self._view, queries, effort, k, min_score, team)
 
     def estimate(
-        self, queries: HashedQueries, effort: Effort, k: int, min_score: float
+        self,
+        queries: HashedQueries,
+        effort: Effort,
+        k: int,
+        min_score: float,
+        team: _native.Team | None = None,
     ) -> tuple[Int64Array, FloatArray]:
         """As :meth:`search`, by the sketches alone: scores are what they estimate."""
-        return estimate_view(self._view, self.ids, queries, effort, k, min_score)
+        return estimate_view(self._view, self.ids, queries, effort, k, min_score, team)
 
     def remove(self, ids: Int64Array) -> Int64Array:
         """Mark points as removed, ids rising; the ids that were here, int64."""
@@ -384,7 +397,12 @@ def _search_any(
 
 
 def search_view(
-    view: _native.SegmentView, queries: HashedQueries, effort: Effort, k: int, min_score: float
+    view: _native.SegmentView,
+    queries: HashedQueries,
+    effort: Effort,
+    k: int,
+    min_score: float,
+    team: _native.Team | None = None,
 ) -> tuple[Int64Array, FloatArray]:
     """The k best points of a view: ids int64 (q, k), scores float32 (q, k); -1 and NaN."""
     features = queries.features
@@ -401,6 +419,7 @@ def search_view(
             k,
             min_score,
             queries.highest,
+            team,
         )
     if isinstance(features, SetBatch):
         return view.search_sets(
@@ -414,6 +433,7 @@ def search_view(
             k,
             min_score,
             queries.highest,
+            team,
         )
     return view.search_vectors(
         queries.keys,
@@ -424,6 +444,7 @@ def search_view(
         k,
         min_score,
         queries.highest,
+        team,
     )
 
 
@@ -434,10 +455,13 @@ def estimate_view(
     effort: Effort,
     k: int,
     min_score: float,
+    team: _native.Team | None = None,
 ) -> tuple[Int64Array, FloatArray]:
     """The k best points of a view by what their sketches say; as :func:`search_view`."""
     candidates = max(effort.candidates, k)
-    places, distances = view.candidates(queries.keys, queries.sketches, effort.breadth, candidates)
+    places, distances = view.candidates(
+        queries.keys, queries.sketches, effort.breadth, candidates, team
+    )
     there = places >= 0
     if isinstance(queries.features, SetBatch):
         there &= queries.features.sizes[:, None] > 0  # nothing is near what is empty

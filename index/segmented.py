@@ -15,8 +15,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from . import _native
 from .advice import Evidence, advise
 from .batches import Batch, FloatArray, Int64Array, SetBatch, SparseBatch
+from .crew import Crew
 from .engine import Metric, check_features, check_ids, check_k, check_metric, smallest_hit
 from .errors import InvalidInputError
 from .files import bytes_of, read_arrays, unusable_is_corrupt, write_arrays
@@ -30,7 +32,7 @@ from .segment_files import HashedSegments, open_segment
 from .segments import Merge, Sealed, Segments, part
 from .selectors import Selector
 from .topk import merge_topk
-from .tuning import Effort, GroupShape, Shape, check_target, rerank_ns
+from .tuning import SCAN_COST, Effort, GroupShape, Shape, check_target, rerank_ns
 
 DEFAULT_THRESHOLD = {"jaccard": 0.5, "cosine": 0.8}
 DEFAULT_EXPECTED_POINTS = 1_000_000
@@ -40,6 +42,9 @@ MIN_CANDIDATES = 100
 ID_BYTES = 8.125
 # Efforts remembered for a segment, by recall and number of hits wanted.
 MAX_EFFORTS = 256
+# Threads help with the cells of a query that is expected to take so many ns without them: to wake
+# a thread takes some tens of microseconds.
+SHARED_FROM_NS = 200_000
 # One-permutation hashing is faster from so many elements a MinHash value on.
 LARGE_SET = 4
 # What the constructor takes by name and a file keeps.
@@ -118,6 +123,7 @@ class SegmentedIndex(ABC):
         self._family: Family | None = None
         self._segments: Segments[Segment, MutableSegment] | None = None
         self._next_id = 0
+        self._crew = Crew()
 
     # --- what engines decide ---------------------------------------------------------------------
 
@@ -351,7 +357,8 @@ class SegmentedIndex(ABC):
             rerank: compare the best candidates exactly. Without it no features are read: scores are
                 estimates of the sketches (512 bits: of a Jaccard similarity with a standard error
                 of .04), and neighbours that they misplace are missed.
-            threads: how many to share the queries among; answers do not depend on it.
+            threads: how many to share the queries among, or the cells of each where queries are
+                fewer and take long enough; answers do not depend on it.
 
         Returns:
             ids int64 (q, k) and similarities, exact with `rerank`, float32 (q, k) by falling score,
@@ -371,6 +378,9 @@ class SegmentedIndex(ABC):
         search = partial(
             self._search_block, segments=segments, k=k, floor=floor, target=target, exact=rerank
         )
+        if 2 * len(features) <= threads and self._expected_ns(segments, target, k) > SHARED_FROM_NS:
+            with self._crew.team(threads - 1) as team:
+                return search(features, team=team)
         size = max(1, min(HASH_BLOCK, -(-len(features) // max(1, threads))))
         if len(features) <= size:
             return search(features)
@@ -391,16 +401,31 @@ class SegmentedIndex(ABC):
         floor: float,
         target: float,
         exact: bool,
+        team: _native.Team | None = None,
     ) -> tuple[Int64Array, FloatArray]:
         assert self._family is not None
         queries = HashedQueries.of(features, self._family)
         parts = [
             (segment.search if exact else segment.estimate)(
-                queries, self._effort(segment, target, k), k, floor
+                queries, self._effort(segment, target, k), k, floor, team
             )
             for segment in segments
         ]
         return merge_topk(parts, k)
+
+    def _expected_ns(
+        self, segments: list[Segment | MutableSegment], target: float, k: int
+    ) -> float:
+        """What the selection and the sketches of a query are expected to take, one thread."""
+        total = 0.0
+        for segment in segments:
+            points, selector = len(segment), segment.selector
+            if selector is None:
+                total += points * SCAN_COST
+            else:
+                breadth = self._effort(segment, target, k).breadth
+                total += selector.cost(breadth, points)
+        return total
 
     def _effort(self, segment: Segment | MutableSegment, target: float, k: int) -> Effort:
         """How far a query looks in one segment for this recall."""

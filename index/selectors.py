@@ -23,6 +23,7 @@ from .minhash import UInt8Array, UInt32Array
 from .tuning import (
     CANDIDATE_COST,
     CELL_COST,
+    COUNT_BYTES,
     SCAN_COST,
     TABLE_COST,
     GroupShape,
@@ -89,7 +90,7 @@ class Selector(Protocol):
         ...
 
     def cost(self, breadth: int, points: int) -> float:
-        """Expected ns of what a query looks at beyond the selector itself."""
+        """Expected ns of the selection, and of the sketches that are scanned."""
         ...
 
     def scanned(self, breadth: int, points: int) -> float:
@@ -174,7 +175,8 @@ class GroupTests:
 
     def cost(self, breadth: int, points: int) -> float:
         """See :class:`Selector`."""
-        return breadth * CELL_COST + self.scanned(breadth, points) * SCAN_COST
+        counted = self.tables * points / (8 * self.shape.group_size) / COUNT_BYTES
+        return counted + breadth * CELL_COST + self.scanned(breadth, points) * SCAN_COST
 
     def scanned(self, breadth: int, points: int) -> float:
         """See :class:`Selector`."""

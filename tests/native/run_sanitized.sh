@@ -48,7 +48,7 @@ PY
 # The files that drive every kernel with every shape. What they leave out of tests/index measures
 # recall and collision rates on many points: the same kernels, minutes of instrumented arithmetic.
 drive=()
-for stem in native json_rows maxip_kernels batches features segments files lsh paper duplicates topk; do
+for stem in native crew json_rows maxip_kernels batches features segments files lsh paper duplicates topk; do
   drive+=("tests/index/test_$stem.py")
 done
 drive+=("tests/index/test_sparse_engines.py::test_exact_scores_are_those_of_counting")
