@@ -15,21 +15,26 @@ Modules, from the ground up: ``_native`` (kernels) < ``batches``, ``features`` <
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from . import errors
-from .batches import SetBatch, SparseBatch, as_dense_batch, as_set_batch, as_sparse_batch
-from .engine import Engine
 from .errors import ClosebyError, CorruptFileError, InvalidInputError, UnsupportedVersionError
-from .features import featurizer_from
-from .featurizer import Featurizer
-from .fitting import fit_sets
-from .flat import FlatIndex
-from .flinng import FlinngIndex
-from .lsh import LshIndex
-from .maxip import MaxIPIndex
-from .maxip_gap import GapAnswer
-from .minhash import MinHashFamily
-from .projection import SignedRandomProjection
-from .topk import merge_topk
+
+if TYPE_CHECKING:
+    from .batches import SetBatch, SparseBatch, as_dense_batch, as_set_batch, as_sparse_batch
+    from .engine import Engine
+    from .features import featurizer_from
+    from .featurizer import Featurizer
+    from .fitting import fit_sets
+    from .flat import FlatIndex
+    from .flinng import FlinngIndex
+    from .lsh import LshIndex
+    from .maxip import MaxIPIndex
+    from .maxip_gap import GapAnswer
+    from .minhash import MinHashFamily
+    from .projection import SignedRandomProjection
+    from .topk import merge_topk
 
 __all__ = [
     "ClosebyError",
@@ -55,3 +60,37 @@ __all__ = [
     "fit_sets",
     "merge_topk",
 ]
+
+# Imported when they are asked for: who wants one engine, or only the exceptions, does not wait for
+# the rest.
+_HOMES = {
+    "Engine": "engine",
+    "Featurizer": "featurizer",
+    "FlatIndex": "flat",
+    "FlinngIndex": "flinng",
+    "GapAnswer": "maxip_gap",
+    "LshIndex": "lsh",
+    "MaxIPIndex": "maxip",
+    "MinHashFamily": "minhash",
+    "SetBatch": "batches",
+    "SignedRandomProjection": "projection",
+    "SparseBatch": "batches",
+    "as_dense_batch": "batches",
+    "as_set_batch": "batches",
+    "as_sparse_batch": "batches",
+    "featurizer_from": "features",
+    "fit_sets": "fitting",
+    "merge_topk": "topk",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f".{home}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -11,6 +11,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class ClosebyError(Exception):
     """Root of all exceptions that closeby raises on purpose."""
@@ -59,3 +63,21 @@ class UnsupportedVersionError(CorruptFileError):
 
 class AbandonedError(ClosebyError):
     """A build was given up because whoever ran it did not want it any more."""
+
+
+@contextmanager
+def unusable_is_corrupt(path: str | Path) -> Iterator[None]:
+    """Whatever does not fit while an index is made from a file is a fault of the file.
+
+    A checksum tells damage, not malice or the mistakes of another writer.
+
+    Raises:
+        CorruptFileError: something was missing, of the wrong type, or out of range.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CorruptFileError(
+            f"the file does not describe an index ({type(error).__name__}: {error})",
+            path=str(path),
+        ) from error

@@ -16,8 +16,6 @@ import math
 import mmap
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -25,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from .errors import CorruptFileError, UnsupportedVersionError
+from .errors import CorruptFileError, UnsupportedVersionError, unusable_is_corrupt
 
 MAGIC = b"closeby\n"
 FORMAT_VERSION = 1
@@ -187,24 +185,6 @@ def read_arrays(
                 if name.endswith("indptr"):
                     check_offsets(arrays[name], arrays[name.removesuffix("indptr") + "elements"])
     return header, arrays
-
-
-@contextmanager
-def unusable_is_corrupt(path: str | Path) -> Iterator[None]:
-    """Whatever does not fit while an index is made from a file is a fault of the file.
-
-    A checksum tells damage, not malice or the mistakes of another writer.
-
-    Raises:
-        CorruptFileError: something was missing, of the wrong type, or out of range.
-    """
-    try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise CorruptFileError(
-            f"the file does not describe an index ({type(error).__name__}: {error})",
-            path=str(path),
-        ) from error
 
 
 def check_offsets(indptr: npt.NDArray[np.int64], elements: npt.NDArray[Any]) -> None:

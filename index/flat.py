@@ -18,8 +18,8 @@ from .engine import (
     check_metric,
     smallest_hit,
 )
-from .errors import CorruptFileError, InvalidInputError
-from .files import read_arrays, unusable_is_corrupt, write_arrays
+from .errors import CorruptFileError, InvalidInputError, unusable_is_corrupt
+from .files import read_arrays, write_arrays
 from .flat_segments import (
     FlatSegment,
     FlatSegments,

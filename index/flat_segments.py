@@ -18,7 +18,8 @@ from .abandon import checkpoint
 from .alive_points import AlivePoints, JoinedPoints, rows_of
 from .batches import Batch, Int64Array, SetBatch, SparseBatch
 from .buffers import marked
-from .files import ArrayFileWriter, Shapes, check_offsets, read_arrays, unusable_is_corrupt
+from .errors import unusable_is_corrupt
+from .files import ArrayFileWriter, Shapes, check_offsets, read_arrays
 from .places import Places
 from .points import Points, PointsView
 

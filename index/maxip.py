@@ -25,8 +25,8 @@ import numpy.typing as npt
 
 from .batches import FloatArray, Int64Array
 from .engine import Metric, check_ids, check_k, smallest_hit
-from .errors import InvalidInputError
-from .files import read_arrays, unusable_is_corrupt, write_arrays
+from .errors import InvalidInputError, unusable_is_corrupt
+from .files import read_arrays, write_arrays
 from .maxip_contents import MaxIPContents
 from .maxip_effort import calibrate
 from .maxip_gap import GapAnswer, first_above

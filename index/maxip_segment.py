@@ -18,7 +18,8 @@ from . import _maxip
 from .alive_points import AlivePoints, JoinedPoints, rows_of
 from .batches import Batch, FloatArray, Int64Array
 from .buffers import Column, marked
-from .files import read_arrays, unusable_is_corrupt, write_arrays
+from .errors import unusable_is_corrupt
+from .files import read_arrays, write_arrays
 from .maxip_effort import Calibration, calibrate
 from .maxip_lists import ByteRows, CodeSet, Lists, MaxIPEffort, longest_norm, precise_products, tiny
 

@@ -14,8 +14,8 @@ from typing import TypeAlias
 
 from .alive_points import AlivePoints
 from .batches import Batch, Int64Array
-from .errors import CorruptFileError
-from .files import ArrayFileWriter, Shapes, read_arrays, unusable_is_corrupt
+from .errors import CorruptFileError, unusable_is_corrupt
+from .files import ArrayFileWriter, Shapes, read_arrays
 from .mutable_segment import MutableSegment
 from .segment import Family, Segment
 from .selectors import Arrays

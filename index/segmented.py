@@ -20,8 +20,8 @@ from .advice import Evidence, advise
 from .batches import Batch, FloatArray, Int64Array, SetBatch, SparseBatch
 from .crew import Crew
 from .engine import Metric, check_features, check_ids, check_k, check_metric, smallest_hit
-from .errors import InvalidInputError
-from .files import bytes_of, read_arrays, unusable_is_corrupt, write_arrays
+from .errors import InvalidInputError, unusable_is_corrupt
+from .files import bytes_of, read_arrays, write_arrays
 from .minhash import SCHEMES, MinHashFamily, Scheme
 from .mutable_segment import MutableSegment
 from .places import rising

@@ -49,7 +49,7 @@ def _seal(context: JobContext) -> dict[str, Any]:
 
 def _merge(context: JobContext) -> dict[str, Any]:
     """A segment of sealed ones."""
-    shard = context.settings.data_dir / "shards" / context.params["folder"]
+    shard = context.settings.shards_dir / context.params["folder"]
     sources = context.params["sources"]
     engine = _engine(
         context, capacity=1, segments=[(chunks, shard / name) for chunks, name, _ in sources]

@@ -93,7 +93,7 @@ def serve(
       CLOSEBY_API_KEY=secret closeby serve --host 0.0.0.0
     """
     from .errors import StartupError
-    from .server import run_server
+    from .launch import launch
     from .settings import load_settings
 
     try:
@@ -108,7 +108,7 @@ def serve(
             log_level=log_level,
             log_format=log_format,
         )
-        started = run_server(settings)
+        started = launch(settings)
     except StartupError as error:
         typer.echo(f"closeby: {error.detail}", err=True)
         raise typer.Exit(1) from None

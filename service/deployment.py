@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import structlog
 
 from .build_orders import BuildOrders
 from .data_dir import DataDir
+from .early_checks import EarlyChecks
 from .errors import DataDirError
 from .following import Following
 from .jobs import JobRunner, Kind, owner_name
@@ -46,16 +48,21 @@ class Deployment:
 
     Queries and writes have threads of their own: writes wait for the disk, and must not keep
     queries waiting. `kinds` are the jobs it can do. With `settings.read_only` another deployment
-    writes to the directory, and this one follows it and changes nothing. Raises StartupError.
+    writes to the directory, and this one follows it and changes nothing. `early` has begun to
+    compare checksums. Raises StartupError.
     """
 
     alone = True
     """Whether there is one server of this store at a time."""
 
     def __init__(
-        self, settings: Settings, kinds: Callable[[], Mapping[str, Kind]] = _all_kinds
+        self,
+        settings: Settings,
+        kinds: Callable[[], Mapping[str, Kind]] = _all_kinds,
+        early: EarlyChecks | None = None,
     ) -> None:
         self.settings = settings
+        self._early = early
         self.api_key = settings.read_api_key()
         self._data_dir = None if settings.read_only else DataDir(settings.data_dir)
         try:
@@ -117,12 +124,14 @@ class Deployment:
     def _open_registry(self) -> Registry:
         settings = self.settings
         sealing = Sealing(
-            settings.data_dir / "shards",
+            settings.shards_dir,
             settings.segment_points,
             settings.verify_files,
-            None if settings.read_only else self.upkeep.announce,
+            on_frozen=None if settings.read_only else self.upkeep.announce,
             builder=None if settings.read_only else self.build_orders,
         )
+        if self._early is not None:
+            sealing = replace(sealing, checked=self._early.passed)
         return Registry(
             self.store,
             max_set_elements=settings.max_set_elements,

@@ -47,10 +47,11 @@ def sync_directory(directory: Path) -> None:
 def checksum(path: Path) -> tuple[int, str]:
     """Bytes and hexadecimal xxh3-64 of a file, read block by block. Raises OSError."""
     digest, size = xxhash.xxh3_64(), 0
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-            size += len(block)
+    block = memoryview(bytearray(BLOCK))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(block[:count])
+            size += count
     return size, digest.hexdigest()
 
 

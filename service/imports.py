@@ -208,7 +208,7 @@ class _Import:
         settings = self._context.settings
         # Read anew: an engine that was put in the place of another has a folder of its own.
         record = _record(self._context)
-        folder = settings.data_dir / "shards" / shard_folder(record.id, record.config)
+        folder = settings.shards_dir / shard_folder(record.id, record.config)
         most = max(MAX_TAIL_SEGMENTS * settings.segment_points, BATCH_POINTS * LOOK_BATCHES)
         # A collection without sealed files (an exact index) has no such folder.
         while folder.is_dir():

@@ -17,8 +17,7 @@ from typing import Any
 
 import orjson
 import xxhash
-from closeby.index.errors import CorruptFileError, UnsupportedVersionError
-from closeby.index.files import unusable_is_corrupt
+from closeby.index.errors import CorruptFileError, UnsupportedVersionError, unusable_is_corrupt
 
 from .durable_files import checksum, write_atomically
 

@@ -24,13 +24,12 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 from closeby.index.abandon import checkpoint
-from closeby.index.errors import CorruptFileError
+from closeby.index.errors import CorruptFileError, unusable_is_corrupt
 from closeby.index.files import (
     ArrayFileWriter,
     Shapes,
     check_offsets,
     read_arrays,
-    unusable_is_corrupt,
 )
 
 __all__ = ["KIND", "Names", "PointsFile", "key_hashes"]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from closeby.index.errors import CorruptFileError
-from closeby.index.files import read_arrays, unusable_is_corrupt, write_arrays
+from closeby.index.errors import CorruptFileError, unusable_is_corrupt
+from closeby.index.files import read_arrays, write_arrays
 
 from .durable_files import checksum, remove, sync_directory
 from .manifest import MANIFEST_NAME, FileEntry, Manifest, SegmentEntry
@@ -74,6 +74,7 @@ def open_files(
         _check_size(directory / file.name, file)
     if verify:
         with ThreadPoolExecutor(CHECKING_THREADS, "closeby-check") as pool:
+            known = set(known)
             unknown = [file for file in manifest.files() if file not in known]
             for _ in pool.map(lambda file: _check(directory / file.name, file), unknown):
                 pass
@@ -147,14 +148,17 @@ class SealedFiles:
 
     # --- opening ---------------------------------------------------------------------------------
 
-    def open(self, *, verify: bool) -> tuple[Manifest, list[OpenSegment]]:
-        """Read the manifest and map its files; remove all others.
+    def open(
+        self, *, verify: bool, known: Collection[FileEntry] = ()
+    ) -> tuple[Manifest, list[OpenSegment]]:
+        """Read the manifest and map its files as `open_files` does; remove all others.
 
         Raises CorruptFileError which names the file, UnsupportedVersionError, OSError.
         """
         self._manifest = read_manifest(self.directory, self._collection)
         self._remove_orphans()
-        return self._manifest, open_files(self.directory, self._manifest, verify=verify)
+        opened = open_files(self.directory, self._manifest, verify=verify, known=known)
+        return self._manifest, opened
 
     def _remove_orphans(self) -> None:
         listed = {file.name for file in self._manifest.files()} | {MANIFEST_NAME}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -25,7 +25,7 @@ from .contents import Contents
 from .durable_files import remove
 from .errors import StoreUnavailableError, TooManyRequestsError
 from .log_rows import CollectionRecord, point_key
-from .manifest import Manifest, SegmentEntry
+from .manifest import FileEntry, Manifest, SegmentEntry
 from .points_file import Names, Seqs, Source
 from .sealed_files import OpenSegment, SealedFiles
 from .segment_building import Builder, Built, MergeLike, Order, SegmentLike, Site, build
@@ -53,15 +53,16 @@ log = structlog.get_logger(__name__)
 class Sealing:
     """Where a shard keeps sealed segments.
 
-    `segment_points`: points of a mutable segment. `verify`: compare all checksums at start.
-    `on_frozen` is called when a segment waits for `Shard.seal`; None where nobody seals for us,
-    and then writers never wait for it. `files` opens a directory for a collection. `builder` is
-    asked to have files built elsewhere.
+    `segment_points`: points of a mutable segment. `verify`: compare all checksums at start, but of
+    the files that `checked` knows of a folder. `on_frozen` is called when a segment waits for
+    `Shard.seal`; None where nobody seals for us, and then writers never wait for it. `files` opens
+    a directory for a collection. `builder` is asked to have files built elsewhere.
     """
 
     directory: Path
     segment_points: int = SEGMENT_POINTS
     verify: bool = True
+    checked: Callable[[Path], Collection[FileEntry]] = lambda _folder: ()
     on_frozen: Callable[[], None] | None = None
     files: Callable[[Path, int], SealedFiles] = SealedFiles
     builder: Builder | None = None
@@ -180,7 +181,9 @@ class Sealer:
 
     def open(self) -> None:
         """Map what is sealed into the contents. Raises CorruptFileError, OSError."""
-        manifest, opened = self._files.open(verify=self._sealing.verify)
+        sealing = self._sealing
+        known = sealing.checked(sealing.directory) if sealing.verify else ()
+        manifest, opened = self._files.open(verify=sealing.verify, known=known)
         restore(self._contents, manifest, opened, self._sealing)
         self._open = {each.entry.segment.name: each for each in opened}
 

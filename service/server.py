@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import gc
 import socket
-import sys
 
 from .deployment import Deployment
+from .early_checks import EarlyChecks
 from .errors import AddressInUseError
 from .logs import configure_logging
 from .settings import Settings
 
 __all__ = ["run_server"]
 
-SWITCH_SECONDS = 0.0005
-"""How long a thread may keep the interpreter from others: a query waits for it several times."""
 
+def run_server(settings: Settings, early: EarlyChecks | None = None) -> bool:
+    """Serve until SIGTERM or SIGINT; False if HTTP could not start. Raises StartupError.
 
-def run_server(settings: Settings) -> bool:
-    """Serve until SIGTERM or SIGINT; False if HTTP could not start. Raises StartupError."""
-    # What is imported stays: looking for garbage among it would take a tenth of the start.
-    gc.disable()
-    sys.setswitchinterval(SWITCH_SECONDS)
+    `early` has begun to compare the checksums of the data directory's files.
+    """
     configure_logging(settings.log_level, settings.log_format)
     listener = _listen(settings.host, settings.port)
     try:
-        deployment = Deployment(settings)
+        deployment = Deployment(settings, early=early)
     except BaseException:
         listener.close()
         raise

@@ -212,6 +212,11 @@ class Settings(BaseModel):
         return lines[0].strip()
 
     @property
+    def shards_dir(self) -> Path:
+        """Where the sealed segments of the collections lie."""
+        return self.data_dir / "shards"
+
+    @property
     def query_thread_count(self) -> int:
         """`query_threads`, with 0 resolved."""
         return self.query_threads or max(2, os.cpu_count() or 1)

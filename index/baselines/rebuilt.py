@@ -21,8 +21,8 @@ import numpy as np
 from closeby.index.batches import Batch, FloatArray, Int64Array, SetBatch
 from closeby.index.buffers import marked
 from closeby.index.engine import Metric, check_batch, check_ids, check_k, check_metric, smallest_hit
-from closeby.index.errors import InvalidInputError
-from closeby.index.files import read_arrays, unusable_is_corrupt, write_arrays
+from closeby.index.errors import InvalidInputError, unusable_is_corrupt
+from closeby.index.files import read_arrays, write_arrays
 from closeby.index.points import Points, PointsView
 from closeby.index.topk import merge_topk
 from closeby.index.tuning import check_target

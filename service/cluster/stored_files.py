@@ -7,14 +7,14 @@ process that was thought dead and is not can publish nothing any more.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
 import structlog
 from closeby.service.durable_files import checksum, remove
 from closeby.service.errors import StoreUnavailableError
-from closeby.service.manifest import MANIFEST_NAME, Manifest
+from closeby.service.manifest import MANIFEST_NAME, FileEntry, Manifest
 from closeby.service.schema import manifests
 from closeby.service.sealed_files import OpenSegment, SealedFiles
 from closeby.service.store import Store
@@ -44,7 +44,9 @@ class StoredFiles(SealedFiles):
         self._row = {"collection": collection, "shard": shard}
         self._owner = secrets.token_hex(8)
 
-    def open(self, *, verify: bool) -> tuple[Manifest, list[OpenSegment]]:
+    def open(
+        self, *, verify: bool, known: Collection[FileEntry] = ()
+    ) -> tuple[Manifest, list[OpenSegment]]:
         """Become the owner, fetch what is missing here, and map it; see `SealedFiles.open`.
 
         Raises also StoreUnavailableError, SegmentStoreError.
@@ -60,7 +62,7 @@ class StoredFiles(SealedFiles):
                     self._objects.fetch(self._prefix, self.directory, file)
             files.write(self.directory)
         # Every file was compared just now.
-        return super().open(verify=verify and found is None)
+        return super().open(verify=verify and found is None, known=known)
 
     def _take_over(self) -> bytes | None:
         """Whoever owned the shard does not any more; what it published last."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from closeby.index.errors import CorruptFileError, UnsupportedVersionError
 from closeby.service import sealing as sealing_module
 from closeby.service.app import create_app
+from closeby.service.early_checks import EarlyChecks
 from closeby.service.errors import StoreUnavailableError, TooManyRequestsError
 from closeby.service.manifest import FileEntry, Manifest, SegmentEntry
 from closeby.service.points_file import Names, PointsFile, key_hashes
@@ -146,6 +148,45 @@ def test_damaged_files_are_named_and_never_searched(
     shutil.rmtree(tmp_path / "1")
     shard = load(store, record, tmp_path)
     check(shard, [i for i in range(58) if i not in (3, 4, 39)], [3, 4, 39])
+
+
+def test_what_was_compared_early_is_what_is_whole(
+    sealed: Shard, store: Store, record: CollectionRecord, tmp_path: Path
+) -> None:
+    folder = tmp_path / "1"
+    files = sealed_manifest(folder).files()
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "MANIFEST").write_bytes(b"damaged, which is no matter for other folders")
+    assert set(compared_early(tmp_path).passed(folder)) == set(files)
+    assert not compared_early(tmp_path).passed(tmp_path / "0")
+    assert not compared_early(tmp_path / "nothing here").passed(folder)
+
+    damaged = folder / files[1].name
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 4]))
+    early = compared_early(tmp_path)
+    assert set(early.passed(folder)) == {*files} - {files[1]}
+    shard = Shard(store, record, sealing=Sealing(folder, 16, checked=early.passed))
+    with pytest.raises(CorruptFileError, match=damaged.name):
+        shard.load()
+    damaged.write_bytes(content)
+    load(store, record, tmp_path, checked=compared_early(tmp_path).passed)
+
+
+def sealed_manifest(folder: Path) -> Manifest:
+    manifest = Manifest.read(folder)
+    assert manifest is not None
+    return manifest
+
+
+def compared_early(shards: Path) -> EarlyChecks:
+    """Checks that were not cut short."""
+    early = EarlyChecks(shards)
+    deadline = time.monotonic() + 10
+    while any(thread.name == "closeby-early" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    return early
 
 
 def test_a_newer_manifest_is_refused_by_name(sealed: Shard, tmp_path: Path) -> None:

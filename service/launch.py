@@ -1,0 +1,27 @@
+"""A server's first steps, before most of it is imported."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+from .early_checks import EarlyChecks
+from .settings import Settings
+
+__all__ = ["launch"]
+
+SWITCH_SECONDS = 0.0005
+"""How long a thread may keep the interpreter from others: a query waits for it several times."""
+
+
+def launch(settings: Settings) -> bool:
+    """Serve until SIGTERM or SIGINT; False if HTTP could not start. Raises StartupError."""
+    # What is imported stays: looking for garbage among it would take a tenth of the start.
+    gc.disable()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    early = None
+    if settings.verify_files and not settings.read_only:
+        early = EarlyChecks(settings.shards_dir)
+    from .server import run_server  # half a second, in which files are checked
+
+    return run_server(settings, early)
