@@ -9,12 +9,13 @@ import uuid
 
 import structlog
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .problem import problem_response
 from .telemetry import Metrics
 
-__all__ = ["AccessMiddleware", "request_id_of"]
+__all__ = ["AccessMiddleware", "internal_error", "request_id_of"]
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 METHODS = frozenset({"GET", "POST", "PUT", "DELETE"})
@@ -27,6 +28,12 @@ def request_id_of(request: Request) -> str:
     """The id of a request: the caller's `X-Request-ID` if it is a sane one, else a new one."""
     found: str = request.scope["closeby.request_id"]
     return found
+
+
+def internal_error(request_id: str) -> Response:
+    """The answer to a request that met a defect."""
+    detail = "a defect of the server; its log tells more under this request_id"
+    return problem_response("internal_error", detail, request_id)
 
 
 class AccessMiddleware:
@@ -46,10 +53,10 @@ class AccessMiddleware:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = _request_id(headers.get(b"x-request-id"))
         scope["closeby.request_id"] = request_id
-        status = 0
+        status, answered = 0, False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [
@@ -57,6 +64,7 @@ class AccessMiddleware:
                     (b"x-request-id", request_id.encode()),
                 ]
             await send(message)
+            answered = message["type"] == "http.response.body" and not message.get("more_body")
 
         self._metrics.in_progress.inc()
         try:
@@ -69,14 +77,10 @@ class AccessMiddleware:
             await self._app(scope, receive, send_with_id)
         except Exception:
             log.exception("internal_error", request_id=request_id, path=scope["path"])
-            if status:
+            if status and not answered:
                 raise
-            response = problem_response(
-                "internal_error",
-                "a defect of the server; its log tells more under this request_id",
-                request_id,
-            )
-            await response(scope, receive, send_with_id)
+            if not answered:
+                await internal_error(request_id)(scope, receive, send_with_id)
         finally:
             self._metrics.in_progress.dec()
             self._record(scope, status, time.perf_counter() - start, request_id)

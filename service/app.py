@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Lifespan
 
 from . import openapi
-from .access import AccessMiddleware, request_id_of
+from .access import AccessMiddleware, internal_error, request_id_of
 from .deployment import Deployment
 from .errors import FieldError, ServiceError
 from .front import open_service
@@ -104,6 +104,7 @@ def _create(settings: Settings, lifespan: Lifespan[FastAPI] | None) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, _on_defect)
     openapi.install(app)
     return app
 
@@ -147,3 +148,8 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 async def _on_disconnect(request: Request, _error: Exception) -> Response:
     """The caller left before the body was there; nobody reads this answer."""
     return problem_response("bad_request", "the request was cut short", request_id_of(request))
+
+
+async def _on_defect(request: Request, _error: Exception) -> Response:
+    """Anything else. The framework raises it again, so that it is logged."""
+    return internal_error(request_id_of(request))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import orjson
-import pydantic
 from closeby.index.errors import InvalidInputError
+from closeby.service.bodies import read_body
 from closeby.service.engines import check_engine
-from closeby.service.errors import FieldError, ValidationError
+from closeby.service.errors import ValidationError
 from closeby.service.evaluation import EVALUATE, plan_for
 from closeby.service.job_store import Job
 from closeby.service.openapi import describe
@@ -19,7 +19,6 @@ from closeby.service.routes.jobs import accepted
 from closeby.service.schemas import EvaluateBody, JobAnswer, PlanAnswer, ReindexBody
 from closeby.service.service import Service, service_of
 from closeby.service.shard import Shard
-from closeby.service.wire import parse_json
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
@@ -40,7 +39,8 @@ async def plan(
     request: Request,
     collection: CollectionName,
     memory_bytes: Annotated[
-        int | None, Query(ge=1, description="For features and index together.")
+        int | None,
+        Query(ge=1, le=2**63 - 1, description="For features and index together."),
     ] = None,
 ) -> Response:
     """What each engine would cost and find on the points that there are, and which to take."""
@@ -68,7 +68,7 @@ async def evaluate(request: Request, collection: CollectionName) -> Response:
     service = service_of(request)
     shard = service.deployment.registry.get(collection)
     async with service.admission.body(request) as body:
-        asked = _asked(EvaluateBody, body or b"{}")
+        asked = read_body(body or b"{}", EvaluateBody)
         if asked.queries is not None:
             await service.read(_check_queries, shard, asked.queries)
         job = await service.write(_submit, service, shard, EVALUATE.name, asked.model_dump())
@@ -85,7 +85,7 @@ async def reindex(request: Request, collection: CollectionName) -> Response:
     service = service_of(request)
     shard = service.deployment.registry.get(collection)
     async with service.admission.body(request) as body:
-        asked = _asked(ReindexBody, body or b"{}").model_dump()
+        asked = read_body(body or b"{}", ReindexBody).model_dump()
         config = shard.record.config | {k: v for k, v in asked.items() if v is not None}
         if asked["index"] is not None and asked["index_params"] is None:
             config["index_params"] = {}
@@ -103,19 +103,6 @@ def _check_queries(shard: Shard, queries: list[Any]) -> None:
     except InvalidInputError as error:
         where = "queries" if error.row is None else f"queries.{error.row}"
         raise ValidationError.of(where, str(error), error.limit) from error
-
-
-def _asked(model: type[Any], body: bytes) -> Any:
-    found = parse_json(body)
-    try:
-        return model.model_validate(found)
-    except pydantic.ValidationError as error:
-        faults = [
-            FieldError(".".join(map(str, fault["loc"])) or "body", fault["msg"])
-            for fault in error.errors(include_url=False, include_input=False)
-        ]
-        message = f"{faults[0].field}: {faults[0].message}"
-        raise ValidationError(message, errors=faults[:20]) from error
 
 
 def _submit(service: Service, shard: Shard, kind: str, params: dict[str, Any]) -> Job:

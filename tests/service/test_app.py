@@ -616,7 +616,15 @@ def test_a_defect_is_a_problem_without_internals(
         answer = http.post("/v1/collections/c/query", json={"set": [1]})
         check_problem(answer, 500, "internal_error")
         assert "secret" not in answer.text
+        # Behind the framework of the other routes as well.
+        monkeypatch.setattr(Shard, "describe", fail)
+        check_problem(http.get("/v1/collections/c"), 500, "internal_error")
         assert http.get("/healthz").status_code == 200
+
+
+def test_a_number_that_no_answer_can_hold_is_refused(http: httpx.Client) -> None:
+    answer = http.get("/v1/collections/t/plan", params={"memory_bytes": 2**63})
+    assert check_problem(answer, 422, "validation_error")["errors"][0]["field"] == "memory_bytes"
 
 
 def test_reads_and_writes_at_once(serve: Serve, tmp_path: Path) -> None:
