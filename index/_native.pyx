@@ -473,7 +473,8 @@ cdef class SegmentView:
     points       how many places are filled
     dead         uint8 (ceil(capacity / 8),) bit set of removed points, or None
     sets         (indptr int64, elements uint32 | uint64) or None
-    vectors      float32 (capacity, dim) or None
+    vectors      float32 (capacity, dim) or None; without sets and vectors there is nothing to
+                 compare exactly, only `candidates`
     values       float32, one for each element where the sets are sparse vectors, or None
     bitmaps      uint8 (tables, 1 << range bits, stride), or None
     group_size   points of a cell of the bitmaps
@@ -544,7 +545,7 @@ cdef class SegmentView:
             if self.tests.cells > self.tests.stride * 8:
                 raise ValueError("more cells than a bitmap has bits")
         self.tests.group_size = <int32_t>self.group_size
-        if (sets is None) == (vectors is None):
+        if sets is not None and vectors is not None:
             raise ValueError("a segment holds sets or vectors")
         self.vectors = vectors
         if sets is not None:
@@ -553,7 +554,7 @@ cdef class SegmentView:
             self.sets = _stored_sets(self.indptr, elements)
             if self.indptr.shape[0] < points + 1 or self.indptr[points] > elements.shape[0]:
                 raise ValueError("indptr must cover all the points within the elements")
-        elif self.vectors.shape[0] < points:
+        elif vectors is not None and self.vectors.shape[0] < points:
             raise ValueError("vectors must hold all the points")
         self.values = values
         if values is not None and (sets is None or len(values) < self.indptr[points]):

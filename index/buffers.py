@@ -6,12 +6,13 @@ covers, and moves to a larger array instead of stretching the one that readers m
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from .batches import Batch, FloatArray, Int64Array, SetBatch, SparseBatch, UInt64Array
+from .hashed import HashedBatch, Stored
 
 
 def marked(flags: npt.NDArray[np.bool_]) -> Int64Array:
@@ -63,7 +64,7 @@ class SetColumn:
         self._indptr.append(np.zeros(1, np.int64))
         self._indices = Column(np.uint64)
 
-    def append(self, batch: Batch) -> None:
+    def append(self, batch: Stored) -> None:
         """Add the sets of a batch behind the last."""
         assert isinstance(batch, SetBatch)
         base = len(self._indices)
@@ -89,7 +90,7 @@ class SparseColumn(SetColumn):
         super().__init__()
         self._values = Column(np.float32)
 
-    def append(self, batch: Batch) -> None:
+    def append(self, batch: Stored) -> None:
         """Add the vectors of a batch behind the last."""
         assert isinstance(batch, SparseBatch)
         self._values.append(batch.values)
@@ -112,7 +113,7 @@ class VectorColumn:
     def __init__(self, dim: int) -> None:
         self._rows = Column(np.float32, (dim,))
 
-    def append(self, batch: Batch) -> None:
+    def append(self, batch: Stored) -> None:
         """Add the rows of a batch behind the last."""
         assert isinstance(batch, np.ndarray)
         self._rows.append(batch)
@@ -127,8 +128,45 @@ class VectorColumn:
         return self._rows.nbytes
 
 
-def feature_column(batch: Batch) -> SetColumn | VectorColumn:
+class HashedColumn:
+    """Hashes of points that can be appended to; `like` has as many of them."""
+
+    def __init__(self, like: HashedBatch) -> None:
+        key_type, tables, sketch_bytes, words = like.widths
+        self._keys = Column(key_type, (tables,))
+        self._sketches = Column(np.uint8, (sketch_bytes,))
+        self._order = Column(np.uint32, (words,))
+
+    def append(self, batch: Stored) -> None:
+        """Add the points of a batch behind the last."""
+        assert isinstance(batch, HashedBatch)
+        self._sketches.append(batch.sketches)
+        self._order.append(batch.order)
+        self._keys.append(batch.keys)
+
+    def snapshot(self) -> HashedBatch:
+        """All points so far, without a copy."""
+        keys = self._keys.snapshot()
+        return HashedBatch(keys, self._sketches.snapshot(), self._order.snapshot())
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes."""
+        return self._keys.nbytes + self._sketches.nbytes + self._order.nbytes
+
+
+@overload
+def feature_column(batch: Batch) -> SetColumn | VectorColumn: ...
+
+
+@overload
+def feature_column(batch: Stored) -> SetColumn | VectorColumn | HashedColumn: ...
+
+
+def feature_column(batch: Stored) -> SetColumn | VectorColumn | HashedColumn:
     """An empty column for features of this kind."""
+    if isinstance(batch, HashedBatch):
+        return HashedColumn(batch)
     if isinstance(batch, SparseBatch):
         return SparseColumn()
     return SetColumn() if isinstance(batch, SetBatch) else VectorColumn(batch.shape[1])

@@ -225,7 +225,7 @@ class FlatIndex:
         parts = [segment.alive() for segment in self._segments.searchable()]
         if parts:
             points = JoinedPoints(parts)
-            ids, features = points.ids, points.take(np.arange(len(points.ids)))
+            ids, features = points.ids, points.features(np.arange(len(points.ids)))
         else:
             ids = np.zeros(0, np.int64)
             features = SetBatch.concat([]) if self.metric == "jaccard" else np.zeros((0, 1), "f4")

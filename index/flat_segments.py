@@ -20,6 +20,7 @@ from .batches import Batch, Int64Array, SetBatch, SparseBatch
 from .buffers import marked
 from .errors import unusable_is_corrupt
 from .files import ArrayFileWriter, Shapes, check_offsets, read_arrays
+from .hashed import HashedBatch, Stored
 from .places import Places
 from .points import Points, PointsView
 
@@ -144,12 +145,13 @@ class FlatTail:
 class FlatSegments:
     """Makes the segments of an exact index: a ``segments.SegmentMaker``."""
 
-    def mutable(self, capacity: int, like: Batch) -> FlatTail:  # noqa: ARG002 - it grows
+    def mutable(self, capacity: int, like: Stored) -> FlatTail:  # noqa: ARG002 - it grows
         """An empty segment."""
         return FlatTail()
 
-    def append(self, segment: FlatTail, ids: Int64Array, features: Batch) -> None:
+    def append(self, segment: FlatTail, ids: Int64Array, features: Stored) -> None:
         """Add points."""
+        assert not isinstance(features, HashedBatch)
         segment.append(ids, features)
 
     def seal(self, parts: Sequence[AlivePoints], path: Path | None) -> FlatSegment:
@@ -157,13 +159,13 @@ class FlatSegments:
         points = JoinedPoints(parts)
         rows = np.arange(len(points.ids))
         if path is None:
-            return FlatSegment(points.ids, points.take(rows))
+            return FlatSegment(points.ids, points.features(rows))
         blocks = [rows[i : i + BLOCK_POINTS] for i in range(0, len(rows), BLOCK_POINTS)]
         with ArrayFileWriter(path, {"index": KIND}, _shapes(points, blocks)) as writer:
             writer.arrays["ids"][:] = points.ids
             for block in blocks:
                 checkpoint()
-                _write(writer.arrays, block, points.take(block))
+                _write(writer.arrays, block, points.features(block))
             writer.publish()
         return self.open(path)
 
@@ -205,10 +207,10 @@ def features_of(arrays: dict[str, npt.NDArray[Any]]) -> Batch:
 def _shapes(points: JoinedPoints, blocks: Sequence[Int64Array]) -> Shapes:
     count = len(points.ids)
     shapes: Shapes = {"ids": (np.int64, (count,))}
-    first = points.take(np.arange(min(count, 1)))
+    first = points.features(np.arange(min(count, 1)))
     if not isinstance(first, SetBatch):
         return shapes | {"vectors": (np.float32, (count, first.shape[1]))}
-    elements = sum(_elements(points.take(block)) for block in blocks)
+    elements = sum(_elements(points.features(block)) for block in blocks)
     sizes: Shapes = {"indptr": (np.int64, (count + 1,)), "elements": (np.uint64, (elements,))}
     if isinstance(first, SparseBatch):
         sizes["values"] = (np.float32, (elements,))

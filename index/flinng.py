@@ -19,6 +19,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from . import _native
 from .calibration import Calibration
 from .engine import Metric
@@ -73,6 +75,8 @@ class FlinngIndex(SegmentedIndex):
             until :meth:`next_merge` and :meth:`finish` are called.
         directory: keep sealed segments in files there, mapped, instead of in memory. The files go
             with the index; :meth:`save` is what keeps it.
+        keep_features: False to keep hashes of the points alone, see :meth:`hashed`: scores are then
+            estimates of the sketches, always.
 
     One thread may add and remove while any number of others search.
 
@@ -83,6 +87,8 @@ class FlinngIndex(SegmentedIndex):
     kind: ClassVar[str] = "flinng"
     selector_type: ClassVar[type[Selector]] = GroupTests
     least_tables: ClassVar[int] = 8
+    # Bitmaps are addressed by the upper bits of a key, 14 at most.
+    kept_keys: ClassVar[type[np.unsignedinteger[Any]]] = np.uint16
 
     def __init__(
         self,
@@ -99,6 +105,7 @@ class FlinngIndex(SegmentedIndex):
         capacity: int = DEFAULT_CAPACITY,
         settle: bool = True,
         directory: str | Path | None = None,
+        keep_features: bool = True,
     ) -> None:
         super().__init__(
             metric,
@@ -113,6 +120,7 @@ class FlinngIndex(SegmentedIndex):
             capacity=capacity,
             settle=settle,
             directory=directory,
+            keep_features=keep_features,
         )
 
     def _plan(self, K: int | None, tables: int | None) -> tuple[int, int]:

@@ -17,6 +17,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from .engine import Metric
 from .errors import InvalidInputError
 from .minhash import MinHashFamily, Scheme
@@ -62,6 +64,8 @@ class LshIndex(SegmentedIndex):
             until :meth:`next_merge` and :meth:`finish` are called.
         directory: keep sealed segments in files there, mapped, instead of in memory. The files go
             with the index; :meth:`save` is what keeps it.
+        keep_features: False to keep hashes of the points alone, see :meth:`hashed`: scores are then
+            estimates of the sketches, always.
 
     One thread may add and remove while any number of others search.
 
@@ -72,6 +76,7 @@ class LshIndex(SegmentedIndex):
     kind: ClassVar[str] = "lsh"
     selector_type: ClassVar[type[Selector]] = Postings
     least_tables: ClassVar[int] = 1
+    kept_keys: ClassVar[type[np.unsignedinteger[Any]]] = np.uint32
 
     def __init__(
         self,
@@ -88,6 +93,7 @@ class LshIndex(SegmentedIndex):
         capacity: int = DEFAULT_CAPACITY,
         settle: bool = True,
         directory: str | Path | None = None,
+        keep_features: bool = True,
     ) -> None:
         super().__init__(
             metric,
@@ -102,6 +108,7 @@ class LshIndex(SegmentedIndex):
             capacity=capacity,
             settle=settle,
             directory=directory,
+            keep_features=keep_features,
         )
         self.key_bits = -(-self.K // 8) * 8
 

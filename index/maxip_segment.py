@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from . import _maxip
 from .alive_points import AlivePoints, JoinedPoints, rows_of
-from .batches import Batch, FloatArray, Int64Array
+from .batches import FloatArray, Int64Array
 from .buffers import Column, marked
 from .errors import unusable_is_corrupt
 from .files import read_arrays, write_arrays
+from .hashed import Stored
 from .maxip_effort import Calibration, calibrate
 from .maxip_lists import ByteRows, CodeSet, Lists, MaxIPEffort, longest_norm, precise_products, tiny
 
@@ -270,11 +271,11 @@ class MaxIPSegments:
     seed: int
     rotations: int
 
-    def mutable(self, capacity: int, like: Batch) -> MaxIPTail:  # noqa: ARG002
+    def mutable(self, capacity: int, like: Stored) -> MaxIPTail:  # noqa: ARG002
         """An empty tail."""
         return MaxIPTail(self.dim)
 
-    def append(self, segment: MaxIPTail, ids: Int64Array, features: Batch) -> None:
+    def append(self, segment: MaxIPTail, ids: Int64Array, features: Stored) -> None:
         """Add points."""
         assert isinstance(features, np.ndarray)
         segment.append(ids, features)

@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 from . import _native
 from .alive_points import AlivePoints, rows_of
-from .batches import Batch, FloatArray, Int64Array, SetBatch, SparseBatch
-from .buffers import Column, feature_column
+from .batches import FloatArray, Int64Array, SetBatch, SparseBatch
+from .buffers import Column, HashedColumn, feature_column
+from .hashed import Family, HashedBatch, Stored
 from .marks import is_dead, mark_dead
 from .minhash import UInt8Array, UInt32Array
 from .recall_sample import RecallSample, asked_of
 from .segment import (
-    Family,
     HashedQueries,
     ask_sample,
     estimate_view,
@@ -51,7 +51,7 @@ class MutableSegment:
         self,
         family: Family,
         capacity: int,
-        like: Batch,
+        like: Stored,
         layout: Callable[[int], Shape | None],
         threshold: float,
     ) -> None:
@@ -88,7 +88,7 @@ class MutableSegment:
         return self._ids.snapshot()
 
     def append(
-        self, ids: Int64Array, features: Batch, keys: UInt32Array, sketches: UInt8Array
+        self, ids: Int64Array, features: Stored, keys: UInt32Array, sketches: UInt8Array
     ) -> None:
         """Add hashed points; at most ``capacity - len(self)``."""
         # Asked at fixed sizes, whatever the batches: then answers do not depend on those.
@@ -118,7 +118,7 @@ class MutableSegment:
         self.efforts = {}  # those for as many points were told without it
 
     def _append(
-        self, ids: Int64Array, features: Batch, keys: UInt32Array, sketches: UInt8Array
+        self, ids: Int64Array, features: Stored, keys: UInt32Array, sketches: UInt8Array
     ) -> None:
         first = len(self)
         self._features.append(features)
@@ -145,7 +145,7 @@ class MutableSegment:
             arrays |= {"indptr": features.indptr, "elements": features.indices}
             if isinstance(features, SparseBatch):
                 arrays["values"] = features.values
-        else:
+        elif not isinstance(features, HashedBatch):
             arrays["vectors"] = features
         return view_of(arrays, len(self._ids), dead, selector)
 
@@ -194,8 +194,11 @@ class MutableSegment:
     @property
     def nbytes(self) -> dict[str, int]:
         """See :attr:`Segment.nbytes`."""
+        kept = self._features.nbytes
+        hashed = isinstance(self._features, HashedColumn)
         return selector_bytes(self.selector, self.sample) | {
             "sketches": self._coarse.nbytes + self._fine.nbytes,
             "ids": self._ids.nbytes + self.dead.nbytes,
-            "features": self._features.nbytes,
+            "features": 0 if hashed else kept,
+            "hashes": kept if hashed else 0,
         }

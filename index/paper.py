@@ -22,9 +22,10 @@ from .batches import Batch, FloatArray, Int64Array, SetBatch
 from .buffers import Column
 from .engine import Metric, check_batch, check_ids, check_k, check_metric
 from .errors import InvalidInputError
+from .hashed import Family
 from .minhash import MinHashFamily, UInt8Array, UInt32Array, mix64, splitmix
 from .projection import SignedRandomProjection
-from .segment import HASH_BLOCK, Family
+from .segment import HASH_BLOCK
 from .segments import part
 from .selectors import GroupTests
 from .tuning import GroupShape

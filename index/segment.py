@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,18 +20,16 @@ import numpy.typing as npt
 from . import _native
 from .abandon import checkpoint
 from .alive_points import AlivePoints, JoinedPoints, rows_of
-from .batches import Batch, FloatArray, Int64Array, SetBatch, SparseBatch
+from .batches import FloatArray, Int64Array, SetBatch, SparseBatch, is_sparse
 from .calibration import SAMPLE
 from .files import Shapes
+from .hashed import Family, HashedBatch, Stored, hashes_of, order_of
 from .marks import is_dead, mark_dead
-from .minhash import MinHashFamily, UInt8Array, UInt32Array
+from .minhash import UInt8Array, UInt32Array
 from .places import Places
-from .projection import SignedRandomProjection
 from .recall_sample import LEAST_POINTS, RecallSample, asked_of
 from .selectors import Arrays, Selector, selector_of, selector_shapes
 from .tuning import Effort, GroupShape, Shape
-
-Family: TypeAlias = MinHashFamily | SignedRandomProjection
 
 HASH_BLOCK = 16_384  # points hashed at a time: bounds the memory of their MinHash values
 # Where a query's elements lie in its hash table; answers do not depend on it.
@@ -44,7 +41,8 @@ class HashedQueries:
     """Queries with their hashes, computed once for all segments.
 
     Attributes:
-        features: a ``SetBatch`` of n sets, a ``SparseBatch``, or float32 (n, dim).
+        features: a ``SetBatch`` of n sets, a ``SparseBatch``, or float32 (n, dim); a
+            ``HashedBatch`` of those that a segment without features asks itself.
         keys: uint32 (n, tables).
         sketches: uint8 (n, sketch bytes).
         highest: float32 (sketch bits + 1,), the highest similarity that each sketch distance
@@ -52,16 +50,16 @@ class HashedQueries:
         estimates: float32 (sketch bits + 1,), the similarity that each stands for.
     """
 
-    features: Batch
+    features: Stored
     keys: UInt32Array
     sketches: UInt8Array
     highest: FloatArray
     estimates: FloatArray
 
     @classmethod
-    def of(cls, features: Batch, family: Family) -> HashedQueries:
+    def of(cls, features: Stored, family: Family) -> HashedQueries:
         """Hash queries whose features were checked."""
-        hashes = family.hash(features)
+        hashes = hashes_of(features, family)
         return cls(features, *hashes, family.highest_plausible, family.estimates)
 
     def __len__(self) -> int:
@@ -95,6 +93,7 @@ class _Survey:
     keys: npt.NDArray[np.uint32]
     elements: int
     element_type: npt.DTypeLike
+    like: Stored  # no points, of their kind
 
 
 def _survey(points: JoinedPoints, order: Int64Array, family: Family) -> _Survey:
@@ -102,24 +101,43 @@ def _survey(points: JoinedPoints, order: Int64Array, family: Family) -> _Survey:
     for start in range(0, max(1, len(order)), HASH_BLOCK):  # of no points, too
         checkpoint()
         block = points.take(order[start : start + HASH_BLOCK])
-        keys.append(family.similarity_keys(block))  # type: ignore[arg-type]
+        keys.append(order_of(block, family))
         if isinstance(block, SetBatch) and len(block.indices):
             elements += len(block.indices)
             largest = max(largest, int(block.indices.max()))
-    narrow = largest < 1 << 32
-    return _Survey(np.concatenate(keys), elements, np.uint32 if narrow else np.uint64)
+    element_type = np.uint32 if largest < 1 << 32 else np.uint64
+    return _Survey(np.concatenate(keys), elements, element_type, _none_of(block))
+
+
+def _none_of(batch: Stored) -> Stored:
+    return rows_of(batch, np.zeros(0, np.int64))
+
+
+def _feature_shapes(survey: _Survey, n: int) -> Shapes:
+    """Type and shape of the arrays for what is kept of n points."""
+    like = survey.like
+    if isinstance(like, HashedBatch):
+        key_type, tables, _, words = like.widths
+        return {"keys": (key_type, (n, tables)), "order": (np.uint32, (n, words))}
+    if not isinstance(like, SetBatch):
+        return {"vectors": (np.float32, (n, like.shape[1]))}
+    sets: Shapes = {
+        "indptr": (np.int64, (n + 1,)),
+        "elements": (survey.element_type, (survey.elements,)),
+    }
+    return sets | ({"values": (np.float32, (survey.elements,))} if is_sparse(like) else {})
 
 
 def _write_block(
     arrays: Arrays,
     start: int,
-    block: Batch,
+    block: Stored,
     family: Family,
     selector: Selector | None,
     held: Int64Array,
 ) -> None:
     stop = start + len(block)
-    keys, sketches = family.hash(block)
+    keys, sketches = hashes_of(block, family)
     arrays["coarse"][start:stop], arrays["fine"][start:stop] = split_sketches(sketches)
     if selector is not None:
         selector.insert(keys, start, held)
@@ -129,6 +147,8 @@ def _write_block(
         arrays["elements"][base : base + len(block.indices)] = block.indices
         if isinstance(block, SparseBatch):
             arrays["values"][base : base + len(block.indices)] = block.values
+    elif isinstance(block, HashedBatch):
+        arrays["keys"][start:stop], arrays["order"][start:stop] = block.keys, block.order
     else:
         arrays["vectors"][start:stop] = block
 
@@ -143,6 +163,7 @@ class Segment:
         sets: (indptr int64 (n + 1,), elements uint32 or uint64), or None.
         values: float32, one for each element, where the points are sparse vectors; or None.
         vectors: float32 (n, dim), or None.
+        hashes: (keys, order) of a ``HashedBatch`` where no features are kept, or None.
         dead: uint8 (ceil(n / 8),), a bit for each removed point.
         sample: what points of the segment find in it, or None.
     """
@@ -156,6 +177,9 @@ class Segment:
         self.sets = (arrays["indptr"], arrays["elements"]) if "indptr" in arrays else None
         self.values: FloatArray | None = arrays.get("values")
         self.vectors: FloatArray | None = arrays.get("vectors")
+        self.hashes = (arrays["keys"], arrays["order"]) if "keys" in arrays else None
+        if self.sets is None and self.vectors is None and self.hashes is None:
+            raise ValueError("a segment holds sets, vectors or hashes")
         # A copy: removals mark it, and the arrays may lie in a file.
         self.dead: UInt8Array = np.array(arrays["dead"])
         self.removed = int(np.bitwise_count(self.dead).sum())
@@ -209,14 +233,7 @@ class Segment:
         } | selector_shapes(n, shape, family.tables)
         if shape is not None and n >= LEAST_POINTS:
             shapes |= RecallSample.shapes(n)
-        if isinstance(family, SignedRandomProjection) and family.dim is not None:
-            shapes["vectors"] = (np.float32, (n, family.dim))
-        else:
-            shapes["indptr"] = (np.int64, (n + 1,))
-            shapes["elements"] = (survey.element_type, (survey.elements,))
-            if isinstance(family, SignedRandomProjection):
-                shapes["values"] = (np.float32, (survey.elements,))
-        arrays = allocate(shapes)
+        arrays = allocate(shapes | _feature_shapes(survey, n))
         arrays["ids"][:] = source.ids[order]
         group_size = shape.group_size if isinstance(shape, GroupShape) else 0
         selector = selector_of(arrays, group_size)
@@ -257,6 +274,8 @@ class Segment:
             named["values"] = self.values
         if self.vectors is not None:
             named["vectors"] = self.vectors
+        if self.hashes is not None:
+            named |= {"keys": self.hashes[0], "order": self.hashes[1]}
         return named
 
     def search(
@@ -307,7 +326,9 @@ class Segment:
         places = np.flatnonzero(~is_dead(self.dead, np.arange(len(self))))
         return AlivePoints(self.ids[places], places, self._take)
 
-    def _take(self, places: Int64Array) -> Batch:
+    def _take(self, places: Int64Array) -> Stored:
+        if self.hashes is not None:
+            return self.hashed(places)
         if self.sets is not None:
             indptr, indices = _native.take_sets(*self.sets, places)
             if self.values is None:
@@ -317,13 +338,20 @@ class Segment:
         assert self.vectors is not None
         return self.vectors[places]
 
+    def hashed(self, places: Int64Array) -> HashedBatch:
+        """The points at these places, of a segment without features."""
+        assert self.hashes is not None
+        keys, order = self.hashes
+        sketches = np.concatenate([self.coarse[places], self.fine[places]], axis=1)
+        return HashedBatch(keys[places], sketches, order[places])
+
     def dead_ids(self) -> Int64Array:
         """Ids of the removed points."""
         return self.ids[is_dead(self.dead, np.arange(len(self)))]
 
     @property
     def nbytes(self) -> dict[str, int]:
-        """Bytes by part: the selector's, ``"sketches"``, ``"ids"`` and ``"features"``."""
+        """Bytes by part: the selector's, sketches, ids, and features or hashes."""
         features = self.vectors.nbytes if self.vectors is not None else 0
         if self.sets is not None:
             features = self.sets[0].nbytes + self.sets[1].nbytes
@@ -333,6 +361,7 @@ class Segment:
             "sketches": self.coarse.nbytes + self.fine.nbytes,
             "ids": self.ids.nbytes + self.dead.nbytes,
             "features": features,
+            "hashes": sum(array.nbytes for array in self.hashes or ()),
         }
 
 
@@ -393,7 +422,10 @@ def ask_sample(
 def _search_any(
     view: _native.SegmentView, queries: HashedQueries, effort: Effort, k: int
 ) -> tuple[Int64Array, FloatArray]:
-    return search_view(view, queries, effort, k, float("-inf"))
+    everything = float("-inf")
+    if isinstance(queries.features, HashedBatch):
+        return estimate_view(view, np.zeros(0, np.int64), queries, effort, k, everything)
+    return search_view(view, queries, effort, k, everything)
 
 
 def search_view(
@@ -435,6 +467,7 @@ def search_view(
             queries.highest,
             team,
         )
+    assert not isinstance(features, HashedBatch)  # nothing to compare
     return view.search_vectors(
         queries.keys,
         queries.sketches,

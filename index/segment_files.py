@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 from .alive_points import AlivePoints
-from .batches import Batch, Int64Array
+from .batches import Int64Array
 from .errors import CorruptFileError, unusable_is_corrupt
 from .files import ArrayFileWriter, Shapes, read_arrays
+from .hashed import Family, Stored, hashes_of
 from .mutable_segment import MutableSegment
-from .segment import Family, Segment
+from .segment import Segment
 from .selectors import Arrays
 from .tuning import GroupShape, Shape
 
@@ -41,13 +42,13 @@ class HashedSegments:
     layout: Layout
     threshold: float
 
-    def mutable(self, capacity: int, like: Batch) -> MutableSegment:
+    def mutable(self, capacity: int, like: Stored) -> MutableSegment:
         """An empty segment for so many points."""
         return MutableSegment(self.family, capacity, like, self.layout, self.threshold)
 
-    def append(self, segment: MutableSegment, ids: Int64Array, features: Batch) -> None:
-        """Hash points and add them."""
-        segment.append(ids, features, *self.family.hash(features))
+    def append(self, segment: MutableSegment, ids: Int64Array, features: Stored) -> None:
+        """Hash points, unless they are, and add them."""
+        segment.append(ids, features, *hashes_of(features, self.family))
 
     def seal(self, parts: Sequence[AlivePoints], path: Path | None) -> Segment:
         """All points in a sealed segment."""

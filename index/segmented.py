@@ -22,12 +22,13 @@ from .crew import Crew
 from .engine import Metric, check_features, check_ids, check_k, check_metric, smallest_hit
 from .errors import InvalidInputError, unusable_is_corrupt
 from .files import bytes_of, read_arrays, write_arrays
+from .hashed import Family, HashedBatch, Stored, hash_all
 from .minhash import SCHEMES, MinHashFamily, Scheme
 from .mutable_segment import MutableSegment
 from .places import rising
 from .projection import SignedRandomProjection
 from .recall_sample import LEAST_NEIGHBOURS, LEAST_POINTS, WANTED, RecallSample
-from .segment import HASH_BLOCK, Family, HashedQueries, Segment
+from .segment import HASH_BLOCK, HashedQueries, Segment
 from .segment_files import HashedSegments, open_segment
 from .segments import Merge, Sealed, Segments, part
 from .selectors import Selector
@@ -64,12 +65,14 @@ class SegmentedIndex(ABC):
         selector_type: what its segments select candidates with.
         least_tables: fewest tables that may be asked for.
         key_bits: bits of a key of vectors.
+        kept_keys: type of a point's keys where they are kept and its features are not.
     """
 
     kind: ClassVar[str]
     selector_type: ClassVar[type[Selector]]
     least_tables: ClassVar[int]
     key_bits: int = 16
+    kept_keys: ClassVar[type[np.unsignedinteger[Any]]]
 
     def __init__(
         self,
@@ -86,6 +89,7 @@ class SegmentedIndex(ABC):
         capacity: int,
         settle: bool,
         directory: str | Path | None,
+        keep_features: bool,
     ) -> None:
         self.metric: Metric = check_metric(metric, ("jaccard", "cosine"))
         self.seed = int(seed)
@@ -116,6 +120,7 @@ class SegmentedIndex(ABC):
         self.K, self.tables = self._plan(
             None if K is None else int(K), None if tables is None else int(tables)
         )
+        self.keep_features = keep_features
         self._settle = settle
         self._directory = Path(directory) if directory is not None else None
         self.dim: int | None = None
@@ -161,24 +166,56 @@ class SegmentedIndex(ABC):
     # --- adding ----------------------------------------------------------------------------------
 
     def check(self, batch: Any) -> Batch:
-        """The batch as this index stores it; raises what ``add`` would raise."""
+        """The features as this index stores them; raises what ``add`` would raise."""
         return check_features(batch, self.metric, self.dim, self.sparse)
+
+    def lay_out(self, dim: int | None = None, *, sparse: bool = False) -> None:
+        """Choose the hashes before the first points come, which else decide.
+
+        Args:
+            dim: of dense vectors.
+            sparse: whether vectors are sparse.
+        """
+        if self._segments is None:
+            self._lay_out_again({"dim": dim, "sparse": sparse})
+
+    def hashed(self, batch: Any) -> HashedBatch:
+        """All that an index without features keeps of points; ``add`` takes it instead of them.
+
+        Args:
+            batch: as for :meth:`add`; what is hashed already is checked.
+
+        Raises:
+            InvalidInputError: unusable features; hashes of an index with other parameters, or
+                before :meth:`lay_out`.
+        """
+        if isinstance(batch, HashedBatch):
+            if self._family is None:
+                raise InvalidInputError("call lay_out before hashes are added", field="batch")
+            batch.check(self._family, self.kept_keys)
+            return batch
+        features = self.check(batch)
+        if self._family is None:
+            self._lay_out(features)
+        assert self._family is not None
+        return hash_all(features, self._family, self.kept_keys)
 
     def add(self, batch: Any, ids: Any = None) -> None:
         """Add points; a search finds them when this returns.
 
         Args:
-            batch: n sets, float32 (n, dim), or sparse vectors (a ``SparseBatch`` or scipy CSR).
+            batch: n sets, float32 (n, dim), or sparse vectors (a ``SparseBatch`` or scipy CSR);
+                or what :meth:`hashed` gave, where no features are kept.
             ids: int64 (n,), new ones; the next free numbers unless given.
 
         Raises:
             InvalidInputError: unusable features, or an id that is present or given twice.
         """
-        features = self.check(batch)
+        features: Stored = self.check(batch) if self.keep_features else self.hashed(batch)
         new_ids = check_ids(ids, len(features), self._next_id)
         if not len(features):
             return
-        segments = self._segments or self._lay_out(features)
+        segments = self._lay_out(features) if self._segments is None else self._segments
         if ids is not None and self._next_id > int(new_ids.min()):
             present = segments.first_present(new_ids)
             if present is not None:
@@ -188,14 +225,15 @@ class SegmentedIndex(ABC):
         self._next_id = max(self._next_id, int(new_ids.max()) + 1)
         segments.append(new_ids, features)
 
-    def _lay_out(self, features: Batch) -> Segments[Segment, MutableSegment]:
+    def _lay_out(self, features: Stored) -> Segments[Segment, MutableSegment]:
         """Choose the hash family by the first points."""
+        assert not isinstance(features, HashedBatch)
         family: Family
         self.sparse = isinstance(features, SparseBatch)
         if isinstance(features, SetBatch) and not self.sparse:
             if self.scheme is None:
                 values = self.tables * self.K + self.sketch_bits
-                large = int(features.sizes[0]) > LARGE_SET * values
+                large = int(features.sizes[:1].sum()) > LARGE_SET * values
                 self.scheme = "one_permutation" if large else "permutations"
             family = MinHashFamily(
                 self.seed,
@@ -270,7 +308,8 @@ class SegmentedIndex(ABC):
         options = {name: getattr(self, name) for name in _OPTIONS}
         fixed = {"metric": self.metric, "seed": self.seed, "dim": self.dim}
         sparse = {"sparse": True} if self.sparse else {}
-        return options | fixed | sparse | {"next_id": self._next_id}
+        hashed = {} if self.keep_features else {"keep_features": False}
+        return options | fixed | sparse | hashed | {"next_id": self._next_id}
 
     @classmethod
     def restored(
@@ -292,17 +331,18 @@ class SegmentedIndex(ABC):
         Raises:
             CorruptFileError: a file is damaged, or does not belong to these parameters.
         """
-        options = {name: parameters[name] for name in _OPTIONS}
+        options = _options_of(parameters)
         index = cls(parameters["metric"], parameters["seed"], settle=settle, **options)
-        if segments:
+        if segments or not index.keep_features:
             laid_out = index._lay_out_again(parameters)
             assert index._family is not None
-            laid_out.restore(
-                [
-                    Sealed(chunks, open_segment(Path(path), index._family, verify=verify))
-                    for chunks, path in segments
-                ]
-            )
+            sealed = []
+            for chunks, path in segments:
+                segment = open_segment(Path(path), index._family, verify=verify)
+                with unusable_is_corrupt(path):
+                    index._check_segment(segment)
+                sealed.append(Sealed(chunks, segment))
+            laid_out.restore(sealed)
         index._next_id = int(parameters["next_id"])
         return index
 
@@ -356,7 +396,8 @@ class SegmentedIndex(ABC):
             target_recall: looks farther or less far, for these queries.
             rerank: compare the best candidates exactly. Without it no features are read: scores are
                 estimates of the sketches (512 bits: of a Jaccard similarity with a standard error
-                of .04), and neighbours that they misplace are missed.
+                of .04), and neighbours that they misplace are missed. So it is in any case where
+                no features are kept.
             threads: how many to share the queries among, or the cells of each where queries are
                 fewer and take long enough; answers do not depend on it.
 
@@ -376,7 +417,12 @@ class SegmentedIndex(ABC):
             shape = (len(features), k)
             return np.full(shape, -1, np.int64), np.full(shape, np.nan, np.float32)
         search = partial(
-            self._search_block, segments=segments, k=k, floor=floor, target=target, exact=rerank
+            self._search_block,
+            segments=segments,
+            k=k,
+            floor=floor,
+            target=target,
+            exact=rerank and self.keep_features,
         )
         if 2 * len(features) <= threads and self._expected_ns(segments, target, k) > SHARED_FROM_NS:
             with self._crew.team(threads - 1) as team:
@@ -552,11 +598,12 @@ class SegmentedIndex(ABC):
 
     @property
     def nbytes(self) -> dict[str, int]:
-        """Bytes by part: the selectors', ``"sketches"``, ``"ids"`` and ``"features"``."""
-        total = {self.selector_type.part: 0, "sketches": 0, "ids": 0, "features": 0}
+        """Bytes by part: the selectors', sketches, ids, and features or hashes."""
+        kept = "features" if self.keep_features else "hashes"
+        total = {self.selector_type.part: 0, "sketches": 0, "ids": 0, kept: 0}
         for segment in self._searchable():
-            for name, size in segment.nbytes.items():
-                total[name] += size
+            for name in total:
+                total[name] += segment.nbytes.get(name, 0)
         return total
 
     # --- files -----------------------------------------------------------------------------------
@@ -593,7 +640,7 @@ class SegmentedIndex(ABC):
         """
         header, arrays = read_arrays(Path(path), kind=cls.kind, verify=verify)
         with unusable_is_corrupt(path):
-            return cls._from_file(header, arrays, {name: header[name] for name in _OPTIONS})
+            return cls._from_file(header, arrays, _options_of(header))
 
     @classmethod
     def _from_file(
@@ -609,7 +656,7 @@ class SegmentedIndex(ABC):
         if header["segments"] or mutable:
             index._restore(header, arrays)
         if mutable:
-            index.add(_features_from(mutable), mutable["ids"])
+            index.add(_stored_from(mutable), mutable["ids"])
         index._next_id = int(header["next_id"])
         return index
 
@@ -630,6 +677,11 @@ class SegmentedIndex(ABC):
         if selector is not None and not isinstance(selector, self.selector_type):
             raise ValueError("a segment is of another kind of index")
         tables = self.tables if selector is None else selector.tables
+        if (segment.hashes is None) != self.keep_features:
+            raise ValueError("a segment holds features, or lacks them, against the parameters")
+        if segment.hashes is not None:
+            self.hashed(segment.hashed(np.zeros(0, np.int64)))
+            return
         dim = None if segment.vectors is None else segment.vectors.shape[1]
         bits = (segment.coarse.shape[1] + segment.fine.shape[1]) * 8
         sparse = segment.values is not None
@@ -638,14 +690,25 @@ class SegmentedIndex(ABC):
             raise ValueError("a segment does not fit the parameters of the index")
 
 
-def _feature_arrays(ids: Int64Array, features: Batch) -> dict[str, np.ndarray[Any, Any]]:
+def _options_of(parameters: dict[str, Any]) -> dict[str, Any]:
+    """What the constructor takes by name, of parameters that a file or a manifest keeps."""
+    options = {name: parameters[name] for name in _OPTIONS}
+    return options | {"keep_features": bool(parameters.get("keep_features", True))}
+
+
+def _feature_arrays(ids: Int64Array, features: Stored) -> dict[str, np.ndarray[Any, Any]]:
+    if isinstance(features, HashedBatch):
+        hashes = {"keys": features.keys, "sketches": features.sketches, "order": features.order}
+        return {"ids": ids} | hashes
     if not isinstance(features, SetBatch):
         return {"ids": ids, "vectors": features}
     values = {"values": features.values} if isinstance(features, SparseBatch) else {}
     return {"ids": ids, "indptr": features.indptr, "elements": features.indices} | values
 
 
-def _features_from(arrays: dict[str, np.ndarray[Any, Any]]) -> Batch:
+def _stored_from(arrays: dict[str, np.ndarray[Any, Any]]) -> Stored:
+    if "keys" in arrays:
+        return HashedBatch(arrays["keys"], arrays["sketches"], arrays["order"])
     if "vectors" in arrays:
         return arrays["vectors"]
     elements = arrays["elements"].astype(np.uint64)

@@ -19,13 +19,14 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from .alive_points import AlivePoints, JoinedPoints
-from .batches import Batch, Int64Array, SetBatch
+from .batches import Batch, Int64Array
+from .hashed import Stored
 from .places import rising
 from .segment import HASH_BLOCK
 
@@ -68,11 +69,11 @@ M = TypeVar("M", bound=AnySegment)
 class SegmentMaker(Protocol[S_co, M]):
     """How the segments of one kind of index are made."""
 
-    def mutable(self, capacity: int, like: Batch) -> M:
+    def mutable(self, capacity: int, like: Stored) -> M:
         """An empty segment for so many points, with features of the kind of `like`."""
         ...
 
-    def append(self, segment: M, ids: Int64Array, features: Batch) -> None:
+    def append(self, segment: M, ids: Int64Array, features: Stored) -> None:
         """Add points to a mutable segment, at most as many as it has room for."""
         ...
 
@@ -101,7 +102,7 @@ class Loose:
     """Points that go straight into a sealed segment; a power of two of capacities, or more."""
 
     ids: Int64Array
-    features: Batch
+    features: Stored
     chunks: int = 1
 
     def alive(self) -> AlivePoints:
@@ -204,7 +205,7 @@ class Segments(Generic[S, M]):
         """The segments that are not sealed yet, oldest points first."""
         return _mutable(self._state)
 
-    def unsealed(self) -> tuple[Int64Array, Batch] | None:
+    def unsealed(self) -> tuple[Int64Array, Stored] | None:
         """Ids and features of the points that are in no sealed segment yet."""
         parts = [segment.alive() for segment in self.mutable]
         if not any(len(part.ids) for part in parts):
@@ -218,7 +219,7 @@ class Segments(Generic[S, M]):
 
     # --- writing ---------------------------------------------------------------------------------
 
-    def append(self, ids: Int64Array, features: Batch) -> None:
+    def append(self, ids: Int64Array, features: Stored) -> None:
         """Add points; searches find them on return. ids: int64 (n,), new ones."""
         start = 0
         while start < len(ids):
@@ -228,7 +229,7 @@ class Segments(Generic[S, M]):
         if self.settles:
             self.settle()
 
-    def replace(self, ids: Int64Array, features: Batch) -> None:
+    def replace(self, ids: Int64Array, features: Stored) -> None:
         """Add points, and remove those that had these ids before.
 
         Nothing is merged: :meth:`settle` does that. A search meanwhile may see a point twice, or
@@ -245,7 +246,7 @@ class Segments(Generic[S, M]):
                     segment.remove(old[np.isin(old, ids[start:stop])])
             start = stop
 
-    def _append_loose(self, ids: Int64Array, features: Batch, start: int) -> int:
+    def _append_loose(self, ids: Int64Array, features: Stored, start: int) -> int:
         """Put a capacity or more aside to be sealed at once; where to go on, 0 if it does not."""
         state = self._state
         left = len(ids) - start
@@ -257,7 +258,7 @@ class Segments(Generic[S, M]):
         self._state = _State(state.sealed, (*state.frozen, loose), None)
         return stop
 
-    def _append_some(self, ids: Int64Array, features: Batch, start: int) -> int:
+    def _append_some(self, ids: Int64Array, features: Stored, start: int) -> int:
         """Add points from `start` up to the next full segment; where to go on."""
         state = self._state
         active = state.active
@@ -405,10 +406,18 @@ def _contains(source: Source, ids: Int64Array) -> npt.NDArray[np.bool_]:
     return (source.segment if isinstance(source, Sealed) else source).contains(ids)
 
 
-def part(features: Batch, start: int, stop: int) -> Batch:
+@overload
+def part(features: Batch, start: int, stop: int) -> Batch: ...
+
+
+@overload
+def part(features: Stored, start: int, stop: int) -> Stored: ...
+
+
+def part(features: Stored, start: int, stop: int) -> Stored:
     """Rows start .. stop of a batch, without copying features."""
     if start == 0 and stop >= len(features):
         return features
-    if isinstance(features, SetBatch):
+    if not isinstance(features, np.ndarray):
         return features.slice(start, min(stop, len(features)))
     return features[start:stop]

@@ -929,7 +929,6 @@ BAD_VIEWS: list[dict[str, Any]] = [
     {"bitmaps": POINTS.bitmaps[:, :3].copy()},
     {"bitmaps": POINTS.bitmaps[:, :0].copy()},
     {"bitmaps": POINTS.bitmaps[0]},
-    {"sets": None},
     {"sets": CSR},
     {"sets": (csr(POINTS.sets)[0],)},
     {"sets": (csr(POINTS.sets)[0] + 1, csr(POINTS.sets)[1])},
@@ -953,6 +952,26 @@ def test_segments_that_do_not_fit_together_are_refused(changed: dict[str, Any]) 
 
 KEYS, SKETCHES = POINTS.queries, POINTS.query_sketches
 QUERIES = csr(POINTS.query_sets)
+
+
+def test_without_features_there_are_candidates_alone() -> None:
+    bare, whole = POINTS.view(sets=None), POINTS.view()
+    for found, wanted in zip(
+        bare.candidates(KEYS, SKETCHES, 2, 5), whole.candidates(KEYS, SKETCHES, 2, 5), strict=True
+    ):
+        np.testing.assert_array_equal(found, wanted)
+    highest = np.ones(SKETCHES.shape[1] * 8 + 1, np.float32)
+    values = np.ones(len(QUERIES[1]), np.float32)
+    with pytest.raises(ValueError, match="segment of sets"):
+        bare.search_sets(KEYS, SKETCHES, *QUERIES, 1, 2, 5, 3, 0.0, highest)
+    with pytest.raises(ValueError, match="segment of sparse vectors"):
+        bare.search_sparse(KEYS, SKETCHES, *QUERIES, values, 2, 5, 3, 0.0, highest)
+    with pytest.raises(ValueError, match="segment of vectors"):
+        bare.search_vectors(
+            KEYS, SKETCHES, np.ones((len(KEYS), 3), np.float32), 2, 5, 3, 0.0, highest
+        )
+
+
 BAD_SEARCHES: list[tuple[str, tuple[Any, ...]]] = [
     ("candidates", (KEYS[:2], SKETCHES, 1, 1)),
     ("candidates", (KEYS[:, :3].copy(), SKETCHES, 1, 1)),
