@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import sys
+from types import ModuleType
+from typing import cast
 
 from .early_checks import EarlyChecks
 from .settings import Settings
@@ -22,6 +24,22 @@ def launch(settings: Settings) -> bool:
     early = None
     if settings.verify_files and not settings.read_only:
         early = EarlyChecks(settings.shards_dir)
+    _import_structlog()
     from .server import run_server  # half a second, in which files are checked
 
     return run_server(settings, early)
+
+
+def _import_structlog() -> None:
+    """Without rich, which it takes for coloured tracebacks where it is installed.
+
+    No log of ours has them, and a fifteenth of a start would go into importing it.
+    """
+    if "rich" in sys.modules:
+        return
+    hidden: dict[str, ModuleType | None] = cast("dict[str, ModuleType | None]", sys.modules)
+    hidden["rich"] = None
+    try:
+        import structlog  # noqa: F401
+    finally:
+        del sys.modules["rich"]

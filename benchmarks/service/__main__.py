@@ -109,6 +109,8 @@ def _restart(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         with serving(data) as server:
             _create(server.url)
             ingest(server.url, options.clients, options.points // options.clients, options.batch)
+    with serving(data) as server:
+        _merge(server.url)
     found = 0
     for _ in range(options.repeats):
         with serving(data) as server:
@@ -132,6 +134,17 @@ def _restart(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             "killed": round(killed.median() - empty.median(), 3),
         },
     }
+
+
+def _merge(url: str, still: float = 10.0, longest: float = 300.0) -> None:
+    """Wait until the number of sealed segments has not changed for `still` seconds."""
+    last, since, end = -1, time.monotonic(), time.monotonic() + longest
+    while time.monotonic() < min(since + still, end):
+        found = httpx.get(f"{url}/v1/collections/points", timeout=60).json()
+        now = found["index_stats"]["sealed_segments"]
+        if now != last:
+            last, since = now, time.monotonic()
+        time.sleep(0.5)
 
 
 class _Starts:
