@@ -101,6 +101,7 @@ def _create(settings: Settings, lifespan: Lifespan[FastAPI] | None) -> FastAPI:
         app.include_router(module.router)
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(InvalidInputError, _on_service_error)
+    app.add_exception_handler(OSError, _on_service_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)

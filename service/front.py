@@ -146,9 +146,10 @@ class Front:
 async def _or_problem(endpoint: _Endpoint, request: Request, collection: str) -> Response:
     try:
         return await endpoint(request, collection)
-    except (ServiceError, InvalidInputError) as error:
+    except (ServiceError, InvalidInputError, OSError) as error:
         response = problem_of(error, request_id_of(request))
-        assert response is not None
+        if response is None:
+            raise
         return response
     except ClientDisconnect:
         # Nobody reads this answer.

@@ -14,7 +14,7 @@ from .schemas import MODELS, ProblemBody, schema_ref
 
 __all__ = ["describe", "install"]
 
-ALWAYS = ("unauthorized", "internal_error")
+ALWAYS = ("unauthorized", "internal_error", "store_unavailable")
 BODY = ("malformed_json", "body_too_large", "unsupported_media_type", "validation_error")
 
 

@@ -6,6 +6,7 @@ people.
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,6 +59,15 @@ PROBLEMS: dict[str, Problem] = {
 }
 
 
+REFUSALS = frozenset(
+    {
+        errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+        errno.ENOSPC, errno.EROFS,
+    }
+)  # fmt: skip
+"""What the operating system cannot do now; it is no defect of ours."""
+
+
 def problem_response(
     code: str,
     detail: str,
@@ -87,7 +97,10 @@ def problem_response(
 
 
 def problem_of(error: Exception, request_id: str) -> Response | None:
-    """The response for one of our exceptions; None for any other (a defect of ours)."""
+    """The response for one of our exceptions, and for what the operating system refuses.
+
+    None for any other (a defect of ours).
+    """
     if isinstance(error, ServiceError):
         return problem_response(
             error.code,
@@ -104,6 +117,9 @@ def problem_of(error: Exception, request_id: str) -> Response | None:
             request_id,
             errors=(FieldError(str(field), str(error)),),
         )
+    if isinstance(error, OSError) and error.errno in REFUSALS:
+        detail = f"the machine cannot do it now: {error.strerror}"
+        return problem_response("store_unavailable", detail, request_id, retry_after=5)
     return None
 
 

@@ -103,7 +103,8 @@ class Registry:
         """The shard of the collection, and whether it is new.
 
         `config` is normalised. Raises CollectionExistsError if the collection exists with another
-        configuration, InvalidInputError if the engine does not take this one.
+        configuration, InvalidInputError if the engine does not take this one, OSError if its
+        directory cannot be made; then nothing is left.
         """
         with self._changing:
             known = self._shards.get(name)
@@ -113,7 +114,14 @@ class Registry:
             # The engine is made before the record: a configuration that it refuses leaves nothing.
             self._shard(CollectionRecord(0, name, config, ""))
             shard = self._shard(self._store.create_collection(name, config))
-            shard.load()
+            try:
+                shard.load()
+            except BaseException:
+                # Its name would be taken, by something that nobody sees.
+                with contextlib.suppress(ClosebyError):
+                    self._store.delete_collection(shard.record.id)
+                self._forget(shard)
+                raise
             self._shards[name] = shard
             return shard, True
 

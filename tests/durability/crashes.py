@@ -258,13 +258,17 @@ def kill_many(
         pid = fork_server(folder / "data", port, log)
         try:
             with httpx.Client(base_url=url, timeout=60) as http:
-                await_ready(http, pid, start + 60)
+                await_ready(http, pid, start + 60, log)
                 outcome.ready_seconds.append(time.monotonic() - start)
                 if turn == 0:
                     body = {"features": {"kind": "ids"}, "metric": "jaccard", "index": "flinng"}
                     http.put(f"/v1/collections/{COLLECTION}", json=body).raise_for_status()
                 for client in clients:
-                    outcome.faults += client.check(http, draw)
+                    try:
+                        outcome.faults += client.check(http, draw)
+                    except httpx.HTTPStatusError as error:
+                        told = f"{error.response.text}\n{log.read_text()[-6000:]}"
+                        outcome.faults.append(f"{error.request.url}: {told}")
             if not last and not outcome.faults:
                 # Before there are other threads.
                 crew += [
@@ -319,12 +323,12 @@ def _load(
         thread.join()
 
 
-def await_ready(http: httpx.Client, pid: int, deadline: float) -> None:
+def await_ready(http: httpx.Client, pid: int, deadline: float, log: Path) -> None:
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.HTTPError):
             if http.get("/readyz").status_code == 200:
                 return
         died, _ = os.waitpid(pid, os.WNOHANG)
-        assert not died, "the server died at its start"
+        assert not died, f"the server died at its start:\n{log.read_text()[-4000:]}"
         time.sleep(0.01)
-    raise AssertionError("the server did not become ready")
+    raise AssertionError(f"the server did not become ready:\n{log.read_text()[-4000:]}")

@@ -121,7 +121,7 @@ def scenario(folder: Path, prepare: Callable[[], None]) -> list[str]:
     pid = fork_server(data, port, log, prepare)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
         try:
-            await_ready(http, pid, time.monotonic() + 60)
+            await_ready(http, pid, time.monotonic() + 60, log)
             body = {"features": {"kind": "ids"}, "metric": "jaccard", "index": "flinng"}
             http.put(URL, json=body).raise_for_status()
             put(http, acknowledged)
@@ -141,7 +141,7 @@ def scenario(folder: Path, prepare: Callable[[], None]) -> list[str]:
         # Connections are kept alive, so each server has a client of its own.
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
             try:
-                await_ready(http, pid, time.monotonic() + 60)
+                await_ready(http, pid, time.monotonic() + 60, log)
                 faults += [f"{turn}: {fault}" for fault in wrong(http, acknowledged)]
                 state = await_end(http, job)
                 if state != "done":
