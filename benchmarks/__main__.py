@@ -20,7 +20,7 @@ OWN = {
     "paper-curves": ("benchmarks.paper_curves", "the paper's trade-offs R, B, m, K"),
     "featurise": ("benchmarks.featurise", "raw text and sequences to features, against peers"),
     "dedup": ("benchmarks.dedup", "near-duplicates of whole files, against peers"),
-    "service": ("benchmarks.service.__main__", "restart, ingest, imports, queries, peers"),
+    "service": ("benchmarks.service.__main__", "restart, ingest, imports, queries, peers, store"),
     "cluster": ("benchmarks.service.cluster", "a cluster of two nodes"),
     "kills": ("tests.durability.kill_many", "points lost in many kill -9"),
     "maxip data": ("benchmarks.maxip.data", "vectors for the others, from your texts"),

@@ -32,8 +32,9 @@ def shared_results(answer: Mapping[str, Any], queries: int) -> list[QueryResult]
     """The results of one batch request; its time is shared out evenly."""
     share = answer["took_ms"] / queries
     recall = answer.get("recall_estimate")
+    estimated = bool(answer.get("estimated", False))
     return [
-        QueryResult(hits(one), share, one.get("recall_estimate", recall))
+        QueryResult(hits(one), share, one.get("recall_estimate", recall), estimated)
         for one in answer["results"]
     ]
 

@@ -99,6 +99,7 @@ class ClientOperations(Generic[C, J]):
         target_recall: float | None = None,
         threshold: float | None = None,
         seed: int | None = None,
+        store: Literal["features", "none"] | str | None = None,
         exist_ok: bool = True,
     ) -> Flow[C]:
         """Create the collection ``name`` and return it.
@@ -121,6 +122,9 @@ class ClientOperations(Generic[C, J]):
         ``threshold`` the similarity from which on neighbours matter; what is None is left to the
         server.
 
+        ``store="none"`` keeps hashes of the points in the place of their inputs: less disk, scores
+        that are estimates, no inputs back.
+
         A collection that exists with the same configuration is returned as it is, points included,
         unless ``exist_ok=False``. Raises ConflictError if it exists with another configuration,
         ValidationError if the server refuses a value.
@@ -133,6 +137,7 @@ class ClientOperations(Generic[C, J]):
             "target_recall": target_recall,
             "threshold": threshold,
             "seed": seed,
+            "store": store,
         }
         body = encode(
             {key: value for key, value in wanted.items() if value is not None},
@@ -361,7 +366,12 @@ class CollectionOperations(
         body = b'{"' + name.encode() + b'":' + value + b"," + options[1:]
         response = yield from self._session.call("POST", f"{self._path}/query", body)
         answer = self._session.read(response, "hits", "took_ms")
-        return QueryResult(hits(answer), answer["took_ms"], answer.get("recall_estimate"))
+        return QueryResult(
+            hits(answer),
+            answer["took_ms"],
+            answer.get("recall_estimate"),
+            bool(answer.get("estimated", False)),
+        )
 
     @Operation
     def query_batch(

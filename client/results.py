@@ -24,11 +24,13 @@ class QueryResult:
 
     ``took_ms`` is the server's time in milliseconds. ``recall_estimate`` is the share (0..1) of the
     true neighbours that the index expects to have found, or None where it cannot tell.
+    ``estimated`` says that scores are estimates: of a collection that keeps no features.
     """
 
     hits: list[Hit]
     took_ms: float
     recall_estimate: float | None
+    estimated: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,10 @@ class SparseVector(TypedDict):
 
 @dataclass(frozen=True)
 class Point:
-    """A stored point. Of the five input fields, the one of the collection is not None."""
+    """A stored point. Of the five input fields, the one of the collection is not None.
+
+    All are None where the collection keeps no features.
+    """
 
     id: PointId
     payload: Payload | None = None
@@ -134,6 +139,7 @@ class CollectionConfig(TypedDict, total=False):
     target_recall: float
     threshold: float
     seed: int
+    store: str
 
 
 @dataclass(frozen=True)

@@ -356,6 +356,9 @@ def import_file(
     collection_threshold: Annotated[
         float | None, typer.Option(help="`threshold` of a new collection. [default: .5, cosine .8]")
     ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Of a new collection: features, or none for hashes alone.")
+    ] = None,
     format: _Format = None,  # noqa: A002
     columns: _Columns = None,
     on_error: Annotated[str, typer.Option(help="A bad row: skip or stop.")] = "skip",
@@ -414,6 +417,7 @@ def import_file(
         kmers=kmers,
         target_recall=target_recall,
         collection_threshold=collection_threshold,
+        store=store,
         wait=wait,
         on_server=on_server,
         options=options,

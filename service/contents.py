@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 from closeby.index import Engine
-from closeby.index.alive_points import concat
+from closeby.index.alive_points import concat, rows_of
 
-from .encoding import Features, decode_rows
+from .encoding import Features, Stored, decode_rows
 from .hits import Search
-from .inputs import take
 from .live import LivePoints
 from .log_rows import LogRow, Op, point_id
 
@@ -30,11 +29,12 @@ UNLOCKED_SEARCHES = 3
 class Committed:
     """Rows of one request of this process: committed, and to be applied.
 
-    `features` are None for deletions. Since `own_since` no other process has written.
+    `features`, or hashes in their place, are None for deletions. Since `own_since` no other process
+    has written.
     """
 
     ids: Sequence[int | str]
-    features: Features | None
+    features: Stored | None
     has_payload: Sequence[bool]
     first: int = 0
     own_since: int = 0
@@ -141,7 +141,7 @@ class Contents:
                 current = latest[point] if point in latest else before.get(point)
                 write.deleted += current is not None
                 latest[point] = None
-        batches: list[Features] = []
+        batches: list[Stored] = []
         added: list[int] = []
         for write in writes:
             if write.features is None:
@@ -151,7 +151,9 @@ class Contents:
                 self.live.announce(write.first + i, write.ids[i], has_payload=write.has_payload[i])
             added.extend(write.first + i for i in kept)
             whole = len(kept) == len(write.ids)
-            batches.append(write.features if whole else take(write.features, kept))
+            batches.append(
+                write.features if whole else rows_of(write.features, np.array(kept, np.int64))
+            )
         self._replace(latest, before, batches, added)
         for write in writes:
             deletions = len(write.ids) if write.features is None else 0
@@ -167,7 +169,7 @@ class Contents:
         self,
         latest: dict[int | str, int | None],
         before: dict[int | str, int],
-        batches: list[Features],
+        batches: list[Stored],
         added: list[int],
     ) -> None:
         """Add the new versions, then remove those they replace: see `search`."""

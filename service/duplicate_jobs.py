@@ -32,8 +32,9 @@ from closeby.index.duplicates import (
 )
 
 from .bodies import read_model
-from .encoding import decode_rows
+from .encoding import decode_features
 from .errors import CollectionNotFoundError, ValidationError
+from .feature_keeping import require_features
 from .jobs import JobContext, Kind
 from .log_rows import point_id
 from .payload_filter import PayloadFilter
@@ -50,6 +51,7 @@ _PAIR = np.dtype([("a", "<i8"), ("b", "<i8"), ("score", "<f4")])
 
 def check_duplicates(shard: Shard, asked: DuplicatesBody) -> None:
     """Refuse what cannot be done with this collection. Raises ValidationError."""
+    require_features(shard, "looking for duplicates")
     if shard.metric == "ip":
         raise ValidationError.of(
             "collection", "is compared by inner product, which says nothing of how alike points are"
@@ -117,7 +119,7 @@ def _held(
             context.progress(read, points.count, phase="reading")
             if not kept:
                 continue
-            features = decode_rows([row.features or b"" for row in kept])
+            features = decode_features([row.features or b"" for row in kept])
             ids.extend(point_id(row.point) for row in kept)
             if isinstance(features, SetBatch):
                 sets.append(features)

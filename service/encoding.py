@@ -1,11 +1,14 @@
-"""Features of one point as bytes for the log, and back.
+"""Features of one point, or its hashes, as bytes for the log, and back.
 
     row    := header body
-    header := version u8 | kind u8 | zero u16 | count u32 | check u32        little-endian
+    header := version u8 | kind u8 | sketch u16 | count u32 | check u32      little-endian
     body   := count elements: kind 1: uint32, kind 2: uint64 (a set, ascending),
                               kind 3: float32 (a vector), kind 4: uint32, then float32 (a sparse
-                              vector: its dimensions, ascending, and behind them their values)
-    check  := lower 32 bits of XXH3-64 of the body
+                              vector: its dimensions, ascending, and behind them their values);
+              kind 5, 6: count keys u16 or u32, a sketch of `sketch` bytes (0 in other kinds), and
+                              sort keys u32 up to the end (`index.hashed`)
+    check  := lower 32 bits of XXH3-64 of the body; of kinds 5 and 6 with the seed
+              kind · 2^48 + sketch · 2^32 + count
 
 A set is kept as uint32 where all elements of its batch fit. Every row is checked when it is read:
 a damaged one raises StoreUnavailableError and never becomes a wrong neighbour.
@@ -21,16 +24,20 @@ from typing import Any
 import numpy as np
 import xxhash
 from closeby.index import SetBatch, SparseBatch
+from closeby.index.hashed import HashedBatch
 
-from .errors import StoreUnavailableError
+from .errors import StoreUnavailableError, ValidationError
 
-__all__ = ["Features", "decode_rows", "encode_rows"]
+__all__ = ["Features", "Stored", "decode_features", "decode_rows", "encode_rows"]
 
 Features = SetBatch | np.ndarray[Any, np.dtype[np.float32]]
 """Features of n points: sets or sparse vectors in CSR form, or vectors float32 (n, d)."""
 
+Stored = Features | HashedBatch
+"""What the log keeps of n points."""
+
 VERSION = 1
-_SET32, _SET64, _VECTOR, _SPARSE = 1, 2, 3, 4
+_SET32, _SET64, _VECTOR, _SPARSE, _HASHED16, _HASHED32 = 1, 2, 3, 4, 5, 6
 _HEADER = struct.Struct("<BBHII")
 _DTYPES: dict[int, np.dtype[Any]] = {
     _SET32: np.dtype("<u4"),
@@ -38,10 +45,13 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     _VECTOR: np.dtype("<f4"),
     _SPARSE: np.dtype([("index", "<u4"), ("value", "<f4")]),  # their sizes; they do not alternate
 }
+_KEY_TYPES: dict[int, np.dtype[Any]] = {_HASHED16: np.dtype("<u2"), _HASHED32: np.dtype("<u4")}
 
 
-def encode_rows(features: Features) -> list[bytes]:
+def encode_rows(features: Stored) -> list[bytes]:
     """One bytes object for each row."""
+    if isinstance(features, HashedBatch):
+        return _hashed_rows(features)
     if isinstance(features, SparseBatch):
         return _sparse_rows(features)
     elements: np.ndarray[Any, np.dtype[Any]]
@@ -77,7 +87,38 @@ def _sparse_rows(vectors: SparseBatch) -> list[bytes]:
     return rows
 
 
-def decode_rows(rows: Sequence[bytes]) -> Features:
+def _hashed_rows(points: HashedBatch) -> list[bytes]:
+    _, tables, sketch_bytes, _ = points.widths
+    kind = _HASHED16 if points.keys.dtype == np.uint16 else _HASHED32
+    little = [points.keys.astype(_KEY_TYPES[kind]), points.sketches, points.order.astype("<u4")]
+    joined = np.hstack([array.view(np.uint8).reshape(len(points), -1) for array in little])
+    width = joined.shape[1]
+    data = memoryview(joined.tobytes())
+    digest, seed = xxhash.xxh3_64_intdigest, _seed(kind, sketch_bytes, tables)
+    rows = []
+    for start in range(0, width * len(points), width):
+        body = data[start : start + width]
+        check = digest(body, seed) & 0xFFFFFFFF
+        rows.append(b"".join((_HEADER.pack(VERSION, kind, sketch_bytes, tables, check), body)))
+    return rows
+
+
+def _seed(kind: int, sketch_bytes: int, tables: int) -> int:
+    """With what the body of a row of hashes is checked: nothing else tells where its parts end."""
+    return kind << 48 | sketch_bytes << 32 | tables
+
+
+def decode_features(rows: Sequence[bytes]) -> Features:
+    """As `decode_rows`. Raises ValidationError if hashes are all that the rows keep."""
+    stored = decode_rows(rows)
+    if isinstance(stored, HashedBatch):
+        raise ValidationError.of(
+            "collection", "keeps no features of its points (store none), and they are needed"
+        )
+    return stored
+
+
+def decode_rows(rows: Sequence[bytes]) -> Stored:
     """The inverse of `encode_rows`, for rows of one collection.
 
     Raises StoreUnavailableError if a row is not what `encode_rows` writes.
@@ -85,22 +126,31 @@ def decode_rows(rows: Sequence[bytes]) -> Features:
     bodies: list[memoryview] = []
     kinds: list[int] = []
     counts: list[int] = []
+    shapes: set[tuple[int, int, int, int]] = set()  # of rows of hashes
     digest = xxhash.xxh3_64_intdigest
     for position, row in enumerate(rows):
         if len(row) < _HEADER.size:
             raise _damaged(position, "shorter than its header")
-        version, kind, _, count, check = _HEADER.unpack_from(row)
-        if version != VERSION or kind not in _DTYPES:
+        version, kind, sketch_bytes, count, check = _HEADER.unpack_from(row)
+        if version != VERSION or (kind not in _DTYPES and kind not in _KEY_TYPES):
             raise _damaged(position, f"version {version}, kind {kind}")
         body = memoryview(row)[_HEADER.size :]
-        if len(body) != count * _DTYPES[kind].itemsize:
+        seed = 0
+        if kind in _KEY_TYPES:
+            shapes.add((kind, count, sketch_bytes, len(body)))
+            seed = _seed(kind, sketch_bytes, count)
+        elif len(body) != count * _DTYPES[kind].itemsize:
             raise _damaged(position, f"{len(body)} bytes for {count} elements")
-        if digest(body) & 0xFFFFFFFF != check:
+        if digest(body, seed) & 0xFFFFFFFF != check:
             raise _damaged(position, "the checksum does not match")
         bodies.append(body)
         kinds.append(kind)
         counts.append(count)
     present = set(kinds)
+    if shapes:
+        if len(shapes) > 1 or len(present) > 1:
+            raise _damaged(0, "hashes and others, or hashes of several sizes, in one collection")
+        return _hashed_batch(bodies, *shapes.pop())
     if _VECTOR in present:
         if len(present) > 1 or len(set(counts)) > 1:
             raise _damaged(0, "vectors of several kinds or dimensions in one collection")
@@ -132,6 +182,22 @@ def _sparse_batch(indptr: np.ndarray[Any, Any], bodies: list[memoryview]) -> Spa
         indptr,
         np.frombuffer(indices, "<u4").astype(np.uint64),
         np.frombuffer(values, "<f4").astype(np.float32),
+    )
+
+
+def _hashed_batch(
+    bodies: list[memoryview], kind: int, tables: int, sketch_bytes: int, width: int
+) -> HashedBatch:
+    key_type = _KEY_TYPES[kind]
+    order_at = tables * key_type.itemsize + sketch_bytes
+    if width < order_at or (width - order_at) % 4:
+        raise _damaged(0, f"{width} bytes for {tables} keys and a sketch of {sketch_bytes}")
+    joined = np.frombuffer(b"".join(bodies), np.uint8).reshape(len(bodies), width)
+    keys, sketches, order = np.split(joined, [order_at - sketch_bytes, order_at], axis=1)
+    return HashedBatch(
+        np.ascontiguousarray(keys).view(key_type).astype(key_type.newbyteorder("=")),
+        np.ascontiguousarray(sketches),
+        np.ascontiguousarray(order).view("<u4").astype(np.uint32),
     )
 
 

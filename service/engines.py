@@ -17,7 +17,17 @@ from closeby.index.errors import InvalidInputError
 from .contents import Contents
 from .sealing import Sealing
 
-__all__ = ["ENGINES", "EngineKind", "IndexName", "check_engine", "chosen", "make_engine", "renew"]
+__all__ = [
+    "ENGINES",
+    "EngineKind",
+    "IndexName",
+    "as_asked",
+    "check_engine",
+    "chosen",
+    "keeps_features",
+    "make_engine",
+    "renew",
+]
 
 if TYPE_CHECKING:
     from closeby.index.baselines import Renewal
@@ -37,7 +47,7 @@ IndexName = Literal[
 """What `index` of a configuration may be."""
 
 _GRAPH = ("M", "ef_construction")
-_TABLES = ("tables", "K", "sketch_bits", "expected_points")
+_TABLES = ("tables", "K", "sketch_bits", "scheme", "expected_points")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +121,11 @@ def chosen(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return "flat" if sparse else _UNPLANNED[config["metric"]], {}
 
 
+def as_asked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration without what the service has noted in it itself."""
+    return {key: value for key, value in config.items() if key not in ("plan", "generation")}
+
+
 def check_engine(config: Mapping[str, Any]) -> None:
     """Raise InvalidInputError, which names the field, if a configuration cannot be had."""
     given = config.get("index_params", {})
@@ -177,8 +192,19 @@ def make_engine(config: Mapping[str, Any], sealing: Sealing | None) -> Engine:
         options["metric"] = config["metric"]
         # Of inner products no least one is known from which on neighbours matter.
         options["threshold"] = None if config["metric"] == "ip" else config["threshold"]
+    keep_features = keeps_features(config)
+    if not keep_features:
+        options["keep_features"] = False
     made = kind.make(seed=config["seed"], target_recall=config["target_recall"], **options)
+    if not keep_features:
+        spec = config["features"]
+        made.lay_out(spec.get("dim"), sparse=spec["kind"] == "sparse")
     return cast(Engine, made)
+
+
+def keeps_features(config: Mapping[str, Any]) -> bool:
+    """Whether features of the points are stored, not their hashes alone."""
+    return config.get("store") != "none"
 
 
 def renew(contents: Contents, lock: threading.Lock) -> bool:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from closeby.index import FlatIndex, merge_topk
-from closeby.index.alive_points import concat
+from closeby.index.alive_points import concat, rows_of
 from closeby.index.errors import InvalidInputError
 
-from .encoding import Features, decode_rows
+from .encoding import Features, decode_features
+from .feature_keeping import require_features
 from .hits import Search
-from .inputs import take
 from .jobs import JobContext, Kind
 from .shard import Shard
 from .snapshots import Points
@@ -52,7 +52,7 @@ def sample(shard: Shard, count: int, seed: int) -> tuple[np.ndarray[Any, Any], F
         for block_seqs, features in _blocks(points):
             within = places[(places >= first) & (places < first + len(block_seqs))] - first
             if len(within):
-                parts.append(take(features, within.tolist()))
+                parts.append(rows_of(features, within))
                 seqs.append(block_seqs[within])
             first += len(block_seqs)
     return np.concatenate(seqs), concat(parts)
@@ -62,6 +62,7 @@ def plan_for(shard: Shard, memory_bytes: int | None = None) -> planner.Plan:
     """The engine that suits the points that there are now. Raises what `sample` raises."""
     from closeby.index import planner  # brings FAISS, for which no start should wait
 
+    require_features(shard, "a plan")
     _, features = sample(shard, planner.SAMPLE, shard.record.config["seed"])
     config = shard.record.config
     return planner.plan(
@@ -165,7 +166,7 @@ def _blocks(points: Points) -> Iterator[tuple[np.ndarray[Any, Any], Features]]:
         seqs.append(row.seq)
         encoded.append(row.features or b"")
         if len(seqs) == BLOCK:
-            yield np.array(seqs, np.int64), decode_rows(encoded)
+            yield np.array(seqs, np.int64), decode_features(encoded)
             seqs, encoded = [], []
     if seqs:
-        yield np.array(seqs, np.int64), decode_rows(encoded)
+        yield np.array(seqs, np.int64), decode_features(encoded)

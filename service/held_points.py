@@ -18,8 +18,9 @@ from closeby.index import MaxIPIndex, MinHashFamily, SetBatch
 from closeby.index.batches import FloatArray, Int64Array
 from closeby.index.maxip_input import MAX_NORM
 
-from .encoding import Features, decode_rows
+from .encoding import Features, decode_features
 from .errors import CollectionNotFoundError, ValidationError
+from .feature_keeping import require_features
 from .log_rows import point_id
 from .payload_filter import PayloadFilter
 from .shard import Shard
@@ -68,6 +69,7 @@ class Embedding:
 
 def as_given(shard: Shard) -> Embedding:
     """The vectors as they were stored. Raises ValidationError if the collection holds sets."""
+    require_features(shard, "the job")
     spec = shard.record.config["features"]
     _refuse_sparse(spec)
     if spec["kind"] != "vector":
@@ -84,6 +86,7 @@ def embedding_of(shard: Shard, seed: int) -> Embedding:
     MinHash sketches with coordinates ± 1/sqrt(512): their inner product is an unbiased estimate of
     Jaccard with a standard deviation of about .044 at most (Li, König 2010). `seed` is theirs.
     """
+    require_features(shard, "the job")
     if shard.metric == "jaccard":
         return Embedding(SKETCH_BITS, _SketchedSets(seed))
     _refuse_sparse(shard.record.config["features"])
@@ -139,7 +142,7 @@ def hold(
             read += len(rows)
             kept = [row for row in rows if matching is None or matching.matches(row.payload)]
             if kept:
-                part = embedding.vectors(decode_rows([row.features or b"" for row in kept]))
+                part = embedding.vectors(decode_features([row.features or b"" for row in kept]))
                 vectors[len(ids) : len(ids) + len(part)] = part
                 ids.extend(point_id(row.point) for row in kept)
                 seqs.extend(row.seq for row in kept)

@@ -39,12 +39,14 @@ class Search:
 class Answer:
     """Hits of each query, best first, and the recall that the engine expects (None: unknown).
 
-    `shards`: in a cluster, how many answered, and how many there are.
+    `shards`: in a cluster, how many answered, and how many there are. `estimated`: scores are what
+    sketches estimate.
     """
 
     hits: list[list[Hit]]
     recall_estimate: float | None
     shards: tuple[int, int] | None = None
+    estimated: bool = False
 
 
 def hits_of(

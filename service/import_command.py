@@ -43,6 +43,7 @@ class ImportFlags:
     kmers: int | None
     target_recall: float | None
     collection_threshold: float | None
+    store: str | None
     wait: bool
     on_server: bool
     options: dict[str, Any]
@@ -104,6 +105,7 @@ def _collection(db: Client, name: str, source: Path, flags: ImportFlags) -> Coll
             features=features,
             target_recall=flags.target_recall,
             threshold=flags.collection_threshold,
+            store=flags.store,
         )
     return collection
 

@@ -9,9 +9,13 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import orjson
 from closeby.index import Engine, Featurizer, SetBatch, SparseBatch, featurizer_from
+from closeby.index.alive_points import rows_of
 from closeby.index.errors import InvalidInputError
+from closeby.index.hashed import HashedBatch
+from closeby.index.segmented import SegmentedIndex
 
-from .encoding import Features, decode_rows, encode_rows
+from .encoding import Features, Stored, decode_features, decode_rows, encode_rows
+from .engines import keeps_features
 from .log_reader import LogReader
 from .log_rows import Entry, Op, point_key
 
@@ -28,7 +32,10 @@ class PointBatch:
 
 
 class Point(NamedTuple):
-    """A stored point; `value` is the input it was made from, `payload` compact JSON."""
+    """A stored point; `value` is the input it was made from, `payload` compact JSON.
+
+    No `value` where no features are kept.
+    """
 
     id: int | str
     value: Any
@@ -36,13 +43,14 @@ class Point(NamedTuple):
 
 
 class Inputs:
-    """What a collection takes; `spec` is its `features`.
+    """What a collection of this configuration takes.
 
     `max_set_elements` bounds the distinct elements of one set.
     """
 
-    def __init__(self, spec: dict[str, Any], max_set_elements: int) -> None:
-        self.featurizer: Featurizer = featurizer_from(spec)
+    def __init__(self, config: Mapping[str, Any], max_set_elements: int) -> None:
+        self.featurizer: Featurizer = featurizer_from(config["features"])
+        self.keeps_features = keeps_features(config)
         self._max_set_elements = max_set_elements
 
     def features(self, inputs: Sequence[Any] | np.ndarray[Any, Any], engine: Engine) -> Features:
@@ -56,28 +64,38 @@ class Inputs:
 
     def entries(
         self, batch: PointBatch, engine: Engine
-    ) -> tuple[list[Entry], list[int | str], Features]:
-        """Log rows, ids and features of a batch, of each id the last point alone."""
+    ) -> tuple[list[Entry], list[int | str], Stored]:
+        """Log rows of a batch, ids and what is kept of its points; of each id the last alone."""
         features = self.features(batch.inputs, engine)
         payloads = batch.payloads or [None] * len(batch.ids)
         last = {point: row for row, point in enumerate(batch.ids)}
         rows = list(last.values())
         if len(rows) < len(batch.ids):
-            features = take(features, rows)
+            features = rows_of(features, np.array(rows, np.int64))
+        kept: Stored = features
+        if not self.keeps_features:
+            kept = cast(SegmentedIndex, engine).hashed(features)
         sources = self._sources([batch.inputs[row] for row in rows])
         entries = [
             Entry(point_key(batch.ids[row]), Op.PUT, encoded, source, payloads[row])
-            for row, encoded, source in zip(rows, encode_rows(features), sources, strict=True)
+            for row, encoded, source in zip(rows, encode_rows(kept), sources, strict=True)
         ]
-        return entries, list(last), features
+        return entries, list(last), kept
 
-    def decoded(self, entries: Sequence[Entry], engine: Engine) -> Features:
-        """Features of rows of another log.
+    def decoded(self, entries: Sequence[Entry], engine: Engine) -> Stored:
+        """What rows of another log keep of their points.
 
         Raises StoreUnavailableError if they are damaged, InvalidInputError if they are not what
         this collection holds.
         """
-        features = decode_rows([entry.features or b"" for entry in entries])
+        stored = decode_rows([entry.features or b"" for entry in entries])
+        if isinstance(stored, HashedBatch) == self.keeps_features:
+            raise InvalidInputError(
+                "are not what this collection holds", field=self.featurizer.field
+            )
+        if isinstance(stored, HashedBatch):
+            return cast(SegmentedIndex, engine).hashed(stored)
+        features = stored
         self._check(features, engine)
         if isinstance(features, SetBatch) and not _rising(features):
             raise InvalidInputError("elements of a set must rise", field=self.featurizer.field)
@@ -104,10 +122,12 @@ class Inputs:
         return found, missing
 
     def value(self, features: bytes | None, source: bytes | None) -> Any:
-        """The input of a stored point."""
+        """The input of a stored point; None if it is not kept."""
+        if not self.keeps_features:
+            return None
         if source is not None:
             return orjson.loads(source) if self.featurizer.field == "set" else source.decode()
-        decoded = decode_rows([features or b""])
+        decoded = decode_features([features or b""])
         if isinstance(decoded, SparseBatch):
             return {"indices": decoded.indices.tolist(), "values": decoded.values.tolist()}
         row = decoded.row(0) if isinstance(decoded, SetBatch) else decoded[0]
@@ -115,7 +135,7 @@ class Inputs:
 
     def _sources(self, inputs: list[Any]) -> list[bytes | None]:
         """Raw inputs as they are kept, where the features alone do not give them back."""
-        if self.featurizer.gives_back:
+        if self.featurizer.gives_back or not self.keeps_features:
             return [None] * len(inputs)
         if self.featurizer.field == "set":
             plain = orjson.OPT_SERIALIZE_NUMPY
@@ -144,13 +164,6 @@ class Inputs:
                     row=int(sizes.argmax()),
                     limit=self._max_set_elements,
                 )
-
-
-def take(features: Features, rows: Sequence[int]) -> Features:
-    """Some rows of a batch."""
-    if isinstance(features, SetBatch):
-        return features.take(np.array(rows, np.int64))
-    return features[np.array(rows, np.int64)]
 
 
 def _rising(sets: SetBatch) -> bool:

@@ -25,6 +25,7 @@ from closeby.index import SetBatch
 from closeby.index.duplicates import duplicate_pairs
 
 from .errors import FieldError, NearDuplicateError, ValidationError
+from .feature_keeping import require_features
 from .inputs import PointBatch
 from .shard import Search, Shard
 from .store import Also, Durability
@@ -86,6 +87,7 @@ def upsert_tested(
     Raises NearDuplicateError if one is a duplicate and the policy is to reject, and what
     `Shard.upsert` raises; then nothing was stored.
     """
+    require_features(shard, "a test for duplicates", "on_duplicate")
     if shard.metric == "ip":
         raise ValidationError.of(
             "on_duplicate", "is not for inner products, which say nothing of how alike points are"

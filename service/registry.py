@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 from closeby.index.errors import ClosebyError
 
+from .engines import as_asked
 from .errors import CollectionExistsError, CollectionNotFoundError
 from .following_shard import FollowingShard
 from .shard import Sealing, Shard
@@ -275,10 +276,9 @@ def shard_folder(collection: int, config: dict[str, Any]) -> str:
 
 
 def _require_same(record: CollectionRecord, config: dict[str, Any]) -> None:
+    asked, known = as_asked(config), as_asked(record.config)
     differing = sorted(
-        key
-        for key in config.keys() | record.config.keys()
-        if key not in ("plan", "generation") and config.get(key) != record.config.get(key)
+        key for key in asked.keys() | known.keys() if asked.get(key) != known.get(key)
     )
     if differing:
         raise CollectionExistsError(

@@ -34,7 +34,7 @@ from closeby.index import Featurizer, MaxIPIndex
 from .applying import Applying
 from .clearing import Clearing
 from .contents import Committed, Contents
-from .encoding import Features
+from .encoding import Features, Stored
 from .engines import make_engine, renew
 from .errors import NotReadyError
 from .hits import Answer, Hit, Search, hits_of
@@ -91,7 +91,7 @@ class Shard:
         self.changing_engine = threading.Lock()
         """Held by the one job that changes the engine."""
         self._store = store
-        self._inputs = Inputs(record.config["features"], max_set_elements)
+        self._inputs = Inputs(record.config, max_set_elements)
         self._contents = Contents(make_engine(record.config, sealing))
         self._applying = Applying(store, record.id, lambda: self._contents, self._announce)
         self._clearing = Clearing(store, record.id, self._contents, self._applying.lock)
@@ -308,7 +308,7 @@ class Shard:
         self,
         entries: Sequence[Entry],
         ids: Sequence[int | str],
-        features: Features,
+        features: Stored,
         durability: Durability,
         also: Also | None = None,
     ) -> None:
@@ -518,7 +518,7 @@ class Shard:
             self._store,
             with_payload=wanted.with_payload,
         )
-        return Answer(hits, recall)
+        return Answer(hits, recall, estimated=not self._inputs.keeps_features)
 
     @property
     def engine_kind(self) -> str:

@@ -277,6 +277,8 @@ def dump_answer(answer: Answer, took_ms: float, *, single: bool) -> bytes:
         body = {"results": [{"hits": _hits(hits)} for hits in answer.hits]}
     body["recall_estimate"] = answer.recall_estimate
     body["took_ms"] = round(took_ms, 3)
+    if answer.estimated:
+        body["estimated"] = True
     if answer.shards is not None:
         answered, total = answer.shards
         body["partial"] = answered < total
@@ -285,9 +287,11 @@ def dump_answer(answer: Answer, took_ms: float, *, single: bool) -> bytes:
 
 
 def dump_points(points: Sequence[Point], missing: Sequence[int | str], field: str) -> bytes:
-    """Stored points as JSON."""
+    """Stored points as JSON; without the input where it is not kept."""
     shown = [
-        {"id": point.id, field: point.value, "payload": _fragment(point.payload)}
+        {"id": point.id}
+        | ({} if point.value is None else {field: point.value})
+        | {"payload": _fragment(point.payload)}
         for point in points
     ]
     return orjson.dumps({"points": shown, "missing": missing})

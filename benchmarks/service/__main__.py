@@ -1,4 +1,4 @@
-"""``python -m benchmarks.service restart | ingest | imports | queries | peers``: write results."""
+"""``python -m benchmarks.service restart | ingest | imports | queries | peers | store``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import orjson
 
 from benchmarks import machine
 
-from . import imports
+from . import imports, stores
 from .load import Pressure, ingest
 from .server import Server, serving, small_sets
 
@@ -40,6 +40,9 @@ def main() -> int:
     parser.add_argument("--peer-points", type=int, default=20_000)
     parser.add_argument("--peers-python", type=Path, help="Python that has the peers")
     parser.add_argument("--file", type=Path, help="imports: texts, one a line; default: URLs")
+    parser.add_argument("--datasets", nargs="+", default=["urls", "genes"], help="store")
+    parser.add_argument("--data", type=Path, help="store: where further data sets lie")
+    parser.add_argument("--queries", type=int, default=1000, help="store: of each data set")
     parser.add_argument("--folder", type=Path, help="work here; kept for the next run")
     parser.add_argument("--lock", type=Path, help="file to lock while measuring")
     parser.add_argument("--output", type=Path, default=RESULTS)
@@ -53,6 +56,8 @@ def main() -> int:
     path.write_text(json.dumps(result, indent=1) + "\n")
     if options.what == "imports":
         imports.publish(result, path.with_suffix(""))
+    if options.what == "store":
+        stores.publish(result, path.with_suffix(""))
     print(json.dumps({k: v for k, v in result.items() if k != "machine"}, indent=1))
     return 0
 
@@ -233,6 +238,7 @@ _MEASURES = {
     "peers": _peers,
     "queries": _queries,
     "restart": _restart,
+    "store": stores.measure,
 }
 
 if __name__ == "__main__":

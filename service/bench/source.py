@@ -14,7 +14,7 @@ from closeby.index import InvalidInputError, SetBatch, featurizer_from
 from closeby.index.batches import Batch
 from closeby.index.engine import Metric, check_batch
 from closeby.loaders import PointBatch, open_points
-from closeby.service.encoding import decode_rows
+from closeby.service.encoding import decode_features
 from closeby.service.feature_flags import features_for
 from closeby.service.snapshots import read_rows
 
@@ -118,6 +118,8 @@ def of_collection(db: Client, name: str, limit: int | None) -> Data:
     """
     collection = db.collection(name)
     config = collection.info().config
+    if config.get("store") == "none":
+        raise BenchError(f"the collection {name} keeps no features (store none) to compare")
     snapshot = collection.snapshot()
     try:
         content = collection.download_snapshot(snapshot.name)
@@ -130,7 +132,7 @@ def of_collection(db: Client, name: str, limit: int | None) -> Data:
         file.seek(0)
         for entries in read_rows(file):
             if entries:
-                parts.append(decode_rows([entry.features or b"" for entry in entries]))
+                parts.append(decode_features([entry.features or b"" for entry in entries]))
     if not parts:
         raise BenchError(f"the collection {name} is empty; import points first")
     metric: Any = config["metric"]

@@ -121,7 +121,7 @@ def store(job: Job, given: dict[str, Any]) -> dict[str, Any]:
         reasons = orjson.loads(given["reasons"])
         return _stored(told, {}, 0, given["bad"], reasons)
     body = orjson.loads(given["points"])
-    inputs = Inputs(job.config["features"], job.max_set_elements)
+    inputs = Inputs(job.config, job.max_set_elements)
     engine = make_engine(job.config, None)
     strings = {"text", "sequence"}
     if body["field"] != inputs.featurizer.field and not (

@@ -225,7 +225,8 @@ class ClusterCollection(Shard):
         hits = hits_of(seqs, scores, versions_of, self._store, with_payload=wanted.with_payload)
         known = [part.recall_estimate for part in parts if part.recall_estimate is not None]
         recall = min(known) if len(known) == len(parts) else None
-        return Answer(hits, recall, (len(parts), total))
+        estimated = not self._inputs.keeps_features
+        return Answer(hits, recall, (len(parts), total), estimated)
 
     @contextlib.contextmanager
     def points_now(self, *, indexed: bool = False) -> Iterator[Points]:  # noqa: ARG002

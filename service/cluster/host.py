@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import structlog
 from closeby.index.errors import ClosebyError
-from closeby.service.encoding import decode_rows
+from closeby.service.encoding import decode_features
 from closeby.service.errors import NotReadyError, TooManyRequestsError
 from closeby.service.following import Following
 from closeby.service.hits import Search
@@ -171,7 +171,7 @@ class ShardHost:
         StoreUnavailableError, CollectionNotFoundError.
         """
         shard = self._shard(collection, at_least)
-        seqs, scores = shard.search_features(decode_rows(queries), wanted)
+        seqs, scores = shard.search_features(decode_features(queries), wanted)
         versions = shard.versions(set(seqs[seqs >= 0].tolist()))
         recall = shard.recall_estimate(wanted.target_recall)
         return Found(self._placement.epoch, seqs, scores, versions, recall)

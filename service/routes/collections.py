@@ -11,10 +11,16 @@ import orjson
 from closeby.index import featurizer_from
 from closeby.index.errors import InvalidInputError
 from closeby.service.bodies import read_body
-from closeby.service.engines import check_engine
+from closeby.service.collection_schemas import (
+    NAME_PATTERN,
+    CollectionBody,
+    CollectionInfo,
+    CollectionList,
+)
+from closeby.service.engines import as_asked, check_engine
 from closeby.service.errors import ValidationError
+from closeby.service.feature_keeping import without_features
 from closeby.service.openapi import describe
-from closeby.service.schemas import NAME_PATTERN, CollectionBody, CollectionInfo, CollectionList
 from closeby.service.service import Service, service_of
 from closeby.service.shard import Shard
 from fastapi import APIRouter, Path, Query, Request
@@ -132,6 +138,8 @@ def configuration(body: bytes, service: Service) -> dict[str, Any]:
         config["index_params"] = asked.index_params
     try:
         check_engine(config)
+        if asked.store == "none":
+            config = without_features(config)
     except InvalidInputError as error:
         raise ValidationError.of(error.field or "index_params", str(error), error.limit) from error
     return config
@@ -143,7 +151,8 @@ def describe_shard(shard: Shard) -> dict[str, Any]:
     return {
         "name": record.name,
         "index_params": {},
-        **{key: value for key, value in record.config.items() if key not in ("plan", "generation")},
+        "store": "features",
+        **as_asked(record.config),
         **shard.describe(),
         "ready": shard.ready,
         "created_at": record.created_at,

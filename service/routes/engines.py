@@ -10,6 +10,7 @@ from closeby.service.bodies import read_body
 from closeby.service.engines import check_engine
 from closeby.service.errors import ValidationError
 from closeby.service.evaluation import EVALUATE, plan_for
+from closeby.service.feature_keeping import require_features
 from closeby.service.job_store import Job
 from closeby.service.openapi import describe
 from closeby.service.reindexing import REINDEX
@@ -69,6 +70,7 @@ async def evaluate(request: Request, collection: CollectionName) -> Response:
     shard = service.deployment.registry.get(collection)
     async with service.admission.body(request) as body:
         asked = read_body(body or b"{}", EvaluateBody)
+        require_features(shard, "measuring recall")
         if asked.queries is not None:
             await service.read(_check_queries, shard, asked.queries)
         job = await service.write(_submit, service, shard, EVALUATE.name, asked.model_dump())
@@ -86,6 +88,9 @@ async def reindex(request: Request, collection: CollectionName) -> Response:
     shard = service.deployment.registry.get(collection)
     async with service.admission.body(request) as body:
         asked = read_body(body or b"{}", ReindexBody).model_dump()
+        for name in ("index", "index_params"):
+            if asked[name] is not None:
+                require_features(shard, "another engine", name)
         config = shard.record.config | {k: v for k, v in asked.items() if v is not None}
         if asked["index"] is not None and asked["index_params"] is None:
             config["index_params"] = {}

@@ -21,6 +21,7 @@ from closeby.service.errors import (
     UnsupportedMediaTypeError,
     ValidationError,
 )
+from closeby.service.feature_keeping import require_features
 from closeby.service.import_files import opened_under, safe_name
 from closeby.service.import_urls import check_url, is_url
 from closeby.service.imports import ImportOptions
@@ -147,6 +148,8 @@ def _import_path(service: Service, shard: Shard, body: bytes) -> Job:
 def _submit(
     service: Service, shard: Shard, options: ImportOptions, params: dict[str, Any], job_id: str
 ) -> Job:
+    if options.on_duplicate is not None:
+        require_features(shard, "a test for duplicates", "on_duplicate")
     if options.on_duplicate is not None and shard.metric == "ip":
         raise ValidationError.of("on_duplicate", "is not for inner products")
     runner = service.deployment.jobs

@@ -8,6 +8,8 @@ from typing import Annotated, Any, BinaryIO
 
 import orjson
 from closeby.service.bodies import read_body
+from closeby.service.collection_schemas import CollectionInfo
+from closeby.service.engines import as_asked
 from closeby.service.errors import BodyTooLargeError, FieldError
 from closeby.service.openapi import describe
 from closeby.service.registry import Registry
@@ -16,7 +18,7 @@ from closeby.service.routes.collections import (
     configuration,
     describe_shard,
 )
-from closeby.service.schemas import CollectionInfo, RestoreBody, SnapshotAnswer, SnapshotList
+from closeby.service.schemas import RestoreBody, SnapshotAnswer, SnapshotList
 from closeby.service.service import Service, service_of
 from closeby.service.shard import Shard
 from closeby.service.snapshots import SnapshotInfo, Snapshots, read_rows, verify
@@ -159,7 +161,7 @@ def _restore(service: Service, collection: str, snapshot: str, asked: RestoreBod
     with service.deployment.snapshots.open(collection, snapshot) as file:
         # All of it is checked before anything is made.
         meta = verify(file)
-        config = configuration(orjson.dumps(meta["config"]), service)
+        config = configuration(orjson.dumps(as_asked(meta["config"])), service)
 
         def fill(shard: Shard) -> None:
             file.seek(0)

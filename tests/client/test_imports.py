@@ -105,6 +105,12 @@ def test_the_command_makes_a_collection_that_suits_the_file(
         "cli-urls": (urls, [], {"kind": "shingles", "unit": "byte", "n": 4}, 3_000),
         "cli-words": (urls, ["--words", "1"], {"kind": "shingles", "unit": "word", "n": 1}, 3_000),
         "cli-v": (vectors, ["--metric", "ip"], {"kind": "vector", "dim": 6}, 40),
+        "cli-none": (
+            urls,
+            ["--store", "none"],
+            {"kind": "shingles", "unit": "byte", "n": 4},
+            3_000,
+        ),
         "cli-g": (genes, ["--kmers", "9"], {"kind": "kmers", "k": 9, "canonical": True}, 2),
     }
     for name, (path, flags, features, count) in wanted.items():
@@ -113,6 +119,7 @@ def test_the_command_makes_a_collection_that_suits_the_file(
         assert f"{count:,} points" in done.stderr
         info = db.collection(name).info()
         assert (info.count, info.config["features"]) == (count, features)
+        assert info.config["store"] == ("none" if name == "cli-none" else "features")
         assert info.config["metric"] == ("ip" if name == "cli-v" else "jaccard")
     again = run(server, "cli-urls", str(urls))
     assert again.exit_code == 0

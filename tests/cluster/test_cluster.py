@@ -16,6 +16,7 @@ from closeby.service.cluster.deployment import ClusterDeployment
 from closeby.service.cluster.joining import join, leave
 from closeby.service.cluster.placement import read_placement
 from closeby.service.errors import NotReadyError, ShardUnavailableError
+from closeby.service.feature_keeping import without_features
 from closeby.service.hits import Answer, Search
 from closeby.service.inputs import PointBatch
 from closeby.service.shard import Shard
@@ -33,6 +34,7 @@ SETS = {
     "seed": 0,
 }
 FLINNG = SETS | {"index": "flinng"}
+HASHES = without_features(FLINNG)
 VECTORS = SETS | {"metric": "ip", "features": {"kind": "vector", "dim": 8}}
 
 
@@ -85,8 +87,11 @@ def fill(target: Shard, sets: list[Any]) -> None:
     target.delete([i for i in range(n) if i % 11 == 0] + [str(i) for i in range(n) if i % 11 == 0])
 
 
-@pytest.mark.parametrize("config", [SETS, VECTORS], ids=["sets", "vectors"])
-@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize(
+    ("shards", "config"),
+    [(1, SETS), (3, SETS), (1, VECTORS), (3, VECTORS), (3, HASHES)],
+    ids=["one-sets", "sets", "one-vectors", "vectors", "hashes"],
+)
 def test_shards_answer_as_one_process_does(
     make_cluster: Any, tmp_path: Path, shards: int, config: dict[str, Any]
 ) -> None:
@@ -108,6 +113,7 @@ def test_shards_answer_as_one_process_does(
                 collection.search(inputs[:50], wanted),
             )
             assert hits(found) == hits(expected)
+            assert found.estimated is expected.estimated is (config is HASHES)
             assert found.recall_estimate == expected.recall_estimate
             assert found.shards == (shards, shards)
         ids = [*range(40), *map(str, range(40))]

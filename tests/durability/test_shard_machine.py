@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from closeby.index import FlinngIndex, SetBatch
 from closeby.index.batches import as_set_batch
 from closeby.service import clearing as clearing_module
 from closeby.service import sealing as sealing_module
 from closeby.service.encoding import encode_rows
+from closeby.service.feature_keeping import without_features
 from closeby.service.following_shard import FollowingShard
-from closeby.service.shard import PointBatch, Sealing, Search, Shard
+from closeby.service.shard import Point, PointBatch, Sealing, Search, Shard
 from closeby.service.snapshots import Snapshots, read_rows, verify
 from closeby.service.store import CollectionRecord, Durability, Entry, Op, Store, point_key
 from hypothesis import HealthCheck, Phase, settings
@@ -114,7 +116,7 @@ class ShardMachine(RuleBasedStateMachine):
     ) -> None:
         """Its rows are found before ours that follow, or when it is asked for them."""
         other = Store.open_directory(self.path)
-        features = encode_rows(as_set_batch([sorted(elements) for _, elements in points]))
+        features = self.encoded(as_set_batch([sorted(elements) for _, elements in points]))
         rows = [
             Entry(point_key(point), Op.PUT, row)
             for (point, _), row in zip(points, features, strict=True)
@@ -129,6 +131,10 @@ class ShardMachine(RuleBasedStateMachine):
             self.shard.catch_up()
         else:
             self.write([own], Durability.FSYNC)
+
+    def encoded(self, sets: SetBatch) -> list[bytes]:
+        """Sets as the log keeps them."""
+        return encode_rows(sets)
 
     @rule(anew=st.booleans())
     def read_elsewhere(self, anew: bool) -> None:
@@ -212,10 +218,7 @@ class ShardMachine(RuleBasedStateMachine):
     @rule(query=small_sets, limit=st.integers(1, 6), threshold=st.sampled_from([None, 0.5]))
     def search(self, query: frozenset[int], limit: int, threshold: float | None) -> None:
         row = self.shard.search([list(query)], Search(limit=limit, threshold=threshold)).hits[0]
-        exact = {
-            point: len(query & elements) / len(query | elements)
-            for point, (elements, _) in self.model.items()
-        }
+        exact = self.scores(query)
         for hit in row:
             assert hit.score == pytest.approx(exact[hit.id], abs=1e-6)
             assert hit.payload == self.model[hit.id][1]
@@ -224,6 +227,13 @@ class ShardMachine(RuleBasedStateMachine):
         assert scores == sorted(scores, reverse=True)
         # Group tests promise near points only, and equal ones always.
         assert scores.count(1.0) == min([*exact.values()].count(1.0), limit)
+
+    def scores(self, query: frozenset[int]) -> dict[int | str, float]:
+        """What each point scores."""
+        return {
+            point: len(query & elements) / len(query | elements)
+            for point, (elements, _) in self.model.items()
+        }
 
     @rule()
     def seal(self) -> None:
@@ -338,6 +348,50 @@ class FlatShardMachine(ShardMachine):
 
 TestFlatShardMachine = FlatShardMachine.TestCase
 TestFlatShardMachine.settings = _settings(5, 30)
+
+
+class HashesMachine(ShardMachine):
+    """The same where hashes are all that is kept: scores are those of sketches, at every moment."""
+
+    config = without_features(CONFIG)
+    twin = FlinngIndex(keep_features=False, scheme="permutations")
+
+    def encoded(self, sets: SetBatch) -> list[bytes]:
+        return encode_rows(self.twin.hashed(sets))
+
+    def sketches(self, sets: list[frozenset[int]]) -> Any:
+        return self.twin.hashed(as_set_batch([sorted(one) for one in sets])).sketches
+
+    def scores(self, query: frozenset[int]) -> dict[int | str, float]:
+        if not self.model:
+            return {}
+        stored = self.sketches([elements for elements, _ in self.model.values()])
+        differing = np.bitwise_count(stored ^ self.sketches([query])).sum(axis=1)
+        return dict(zip(self.model, (1 - 2 * differing / 512).clip(0).tolist(), strict=True))
+
+    @rule(query=small_sets, limit=st.integers(1, 6))
+    def search_as_if_nothing_had_happened(self, query: frozenset[int], limit: int) -> None:
+        """Few points are all compared: the answer is the best of them, whatever came before."""
+        answer = self.shard.search([list(query)], Search(limit=limit))
+        best = sorted((score for score in self.scores(query).values() if score), reverse=True)
+        assert answer.estimated
+        assert [hit.score for hit in answer.hits[0]] == pytest.approx(best[:limit], abs=1e-6)
+
+    def check_points(self, ids: list[int | str], shard: Shard | None = None) -> None:
+        found, missing = (shard or self.shard).get(ids)
+        wanted = list(dict.fromkeys(ids))
+        assert missing == [point for point in wanted if point not in self.model]
+        there = [point for point in wanted if point in self.model]
+        assert found == [Point(point, None, self.model[point][1]) for point in there]
+        if there:
+            sets = [sorted(self.model[point][0]) for point in there]
+            rows = (shard or self.shard).search(sets, Search(limit=100)).hits
+            for point, row in zip(there, rows, strict=True):
+                assert 1.0 in [hit.score for hit in row if hit.id == point]
+
+
+TestHashesMachine = HashesMachine.TestCase
+TestHashesMachine.settings = _settings(10, 30)
 
 
 def test_keys_of_equal_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ import pytest
 from closeby.index import FlinngIndex, InvalidInputError, LshIndex, SetBatch, SparseBatch
 
 ENGINES = [FlinngIndex, LshIndex]
+GOLDEN = Path(__file__).parents[1] / "golden" / "hashes_v1"
+"""Kept for ever; written once by running this file."""
 
 
 def near_sets(count: int, seed: int = 0) -> SetBatch:
@@ -133,6 +135,30 @@ def test_file_of_hashes(engine: Any, kind: str, tmp_path: Path) -> None:
     same(loaded.search(points, 8), hashed.search(points, 8))
 
 
+def golden_index(engine: Any) -> Any:
+    """Sealed points, which need no random numbers, and others behind them; some are removed."""
+    sets = [[i % 10 * 1000 + j for j in range(i % 4, 30)] for i in range(40)]
+    index = engine(
+        "jaccard", 7, tables=8, K=1, sketch_bits=128, capacity=16, keep_features=False,
+        scheme="permutations",
+    )  # fmt: skip
+    index.add(sets, np.arange(40) * 3 + 100)
+    index.remove([115, 118])
+    return index
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_files_of_version_1_load_and_answer(engine: Any) -> None:
+    loaded, index = engine.load(GOLDEN / f"{engine.kind}-hashes.closeby"), golden_index(engine)
+    assert len(loaded) == 38
+    queries = [list(range(30)), [3000 + j for j in range(2, 28)], [2**60]]
+    same(loaded.search(queries, 40), index.search(queries, 40))
+    for one in (loaded, index):
+        one.add([[9, 8, 7]])
+        one.compact()
+    same(loaded.search([[7, 8, 9], *queries], 40), index.search([[7, 8, 9], *queries], 40))
+
+
 def test_hashes_of_others_are_refused() -> None:
     points = near_sets(10)
     batch = FlinngIndex(keep_features=False, tables=32).hashed(points)
@@ -158,3 +184,10 @@ def test_nothing_is_an_index_too() -> None:
     assert np.isnan(scores).all()
     index.add([[], [1, 2, 3]])
     assert index.search([[], [1, 2, 3]], 1)[0].ravel().tolist() == [-1, 1]
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(parents=True, exist_ok=True)
+    for made in ENGINES:
+        if not (path := GOLDEN / f"{made.kind}-hashes.closeby").exists():
+            golden_index(made).save(path)

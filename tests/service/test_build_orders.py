@@ -16,6 +16,7 @@ from closeby.index.errors import AbandonedError
 from closeby.service import build_jobs, build_orders
 from closeby.service.build_jobs import MERGE, SEAL
 from closeby.service.build_orders import MERGE_KIND, SEAL_KIND, BuildOrders
+from closeby.service.feature_keeping import without_features
 from closeby.service.job_store import JobStore
 from closeby.service.jobs import JobContext, JobRunner, Kind
 from closeby.service.presence import Presence, forget_workers, workers_alive
@@ -23,6 +24,7 @@ from closeby.service.settings import Settings
 from closeby.service.shard import PointBatch, Sealing, Search, Shard
 from closeby.service.store import Store
 
+NORMAL = {"target_recall": 0.95, "threshold": 0.5, "seed": 3}
 SETS = {"metric": "jaccard", "features": {"kind": "ids"}}
 VECTORS = {"metric": "cosine", "features": {"kind": "vector", "dim": 24}}
 PRODUCTS = VECTORS | {"metric": "ip"}
@@ -65,7 +67,7 @@ def worker(tmp_path: Path, *kinds: Kind, lease: float = 5.0) -> Iterator[None]:
 
 
 def shard_of(store: Store, tmp_path: Path, config: dict[str, Any], **options: Any) -> Shard:
-    whole = {"target_recall": 0.95, "threshold": 0.5, "seed": 3} | config
+    whole = NORMAL | config
     record = store.create_collection(f"c{time.time_ns()}", whole)
     shard = Shard(
         store, record, sealing=Sealing(tmp_path / "shards" / str(record.id), 64, **options)
@@ -115,10 +117,20 @@ def answers(shard: Shard, inputs: list[Any]) -> list[list[tuple[Any, float, Any]
         PRODUCTS | {"index": "maxip"},
         SPARSE | {"index": "flinng"},
         SPARSE | {"metric": "ip", "index": "flat"},
+        *(
+            without_features(NORMAL | config)
+            for config in (
+                SETS | {"index": "flinng"},
+                SETS | {"index": "lsh"},
+                VECTORS | {"index": "flinng", "threshold": 0.9},
+                SPARSE | {"index": "lsh"},
+            )
+        ),
     ],
     ids=[
         *("flinng-sets", "lsh-sets", "flat-sets", "flinng-vectors", "maxip"),
         *("flinng-sparse", "flat-sparse"),
+        *("flinng-set-hashes", "lsh-set-hashes", "flinng-vector-hashes", "lsh-sparse-hashes"),
     ],
 )
 def test_what_a_worker_builds_answers_as_what_the_server_builds(

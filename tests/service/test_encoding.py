@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from closeby.index import SetBatch, SparseBatch, as_set_batch
-from closeby.service.encoding import decode_rows, encode_rows
-from closeby.service.errors import StoreUnavailableError
+from closeby.index.hashed import HashedBatch
+from closeby.service.encoding import decode_features, decode_rows, encode_rows
+from closeby.service.errors import StoreUnavailableError, ValidationError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,6 +59,46 @@ def test_every_flipped_bit_is_noticed() -> None:
     for length in range(len(row)):
         with pytest.raises(StoreUnavailableError, match="damaged"):
             decode_rows([row[:length]])
+
+
+@pytest.mark.parametrize("key_type", [np.uint16, np.uint32])
+def test_hashes_survive_bit_for_bit_and_every_flipped_bit_is_noticed(key_type: Any) -> None:
+    rng = np.random.default_rng(2)
+    batch = HashedBatch(
+        rng.integers(0, 1 << 16, (3, 5)).astype(key_type),
+        rng.integers(0, 256, (3, 16), np.uint8),
+        rng.integers(0, 1 << 32, (3, 2), np.uint32),
+    )
+    rows = encode_rows(batch)
+    assert [len(row) for row in rows] == [12 + 5 * np.dtype(key_type).itemsize + 16 + 8] * 3
+    found = decode_rows(rows)
+    assert isinstance(found, HashedBatch)
+    for name in ("keys", "sketches", "order"):
+        before, after = getattr(batch, name), getattr(found, name)
+        assert before.dtype == after.dtype
+        np.testing.assert_array_equal(before, after)
+    for at in range(len(rows[0])):
+        for bit in range(8):
+            flipped = bytearray(rows[0])
+            flipped[at] ^= 1 << bit
+            with pytest.raises(StoreUnavailableError, match="damaged"):
+                decode_rows([bytes(flipped)])
+    with pytest.raises(StoreUnavailableError, match="hashes and others"):
+        decode_rows([*rows, *encode_rows(as_set_batch([[1]]))])
+    with pytest.raises(ValidationError, match="keeps no features"):
+        decode_features(rows)
+
+
+def test_the_bytes_of_hashes_are_fixed() -> None:
+    batch = HashedBatch(
+        np.array([[1, 0xABCD]], np.uint16),
+        np.full((1, 16), 7, np.uint8),
+        np.array([[5, 6]], np.uint32),
+    )
+    (row,) = encode_rows(batch)
+    assert row.hex() == (
+        "0105100002000000" + "e7b64f32" + "0100cdab" + "07" * 16 + "0500000006000000"
+    )
 
 
 def test_vectors_of_two_dimensions_are_not_mixed() -> None:
