@@ -78,4 +78,23 @@ int64_t find_candidates(const Kernels& kernels, const Selection& selection, Sket
     return kernels.sketch_best(scan, sketch, scratch, positions_out, distances_out);
 }
 
+void rank_cells(const Kernels& kernels, const GroupTests& tests, const uint32_t* keys,
+                const int64_t* chosen, int64_t n, uint64_t* scratch, uint16_t* counts,
+                int64_t* histogram, uint16_t* passed, int64_t* places) {
+    kernels.group_counts(tests, keys, scratch, counts);
+    for (int64_t t = 0; t <= tests.tables; ++t) histogram[t] = 0;
+    for (int64_t c = 0; c < tests.cells; ++c) ++histogram[counts[c]];
+    for (int64_t i = 0; i < n; ++i) {
+        passed[i] = 0;
+        places[i] = 0;
+        if (chosen[i] < 0) continue;
+        const uint16_t own = counts[chosen[i]];
+        int64_t place = 1;
+        for (int64_t t = own + 1; t <= tests.tables; ++t) place += histogram[t];
+        for (int64_t c = 0; c < chosen[i]; ++c) place += counts[c] == own;
+        passed[i] = own;
+        places[i] = place;
+    }
+}
+
 }  // namespace closeby

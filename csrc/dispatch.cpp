@@ -228,7 +228,8 @@ int64_t insert_hits(const Candidates& candidates, int64_t begin, int64_t end, in
         if (!(score >= candidates.min_score)) continue;
         // Most candidates are not among the best; their ids are not even read.
         if (kept == candidates.k && score < scores[kept - 1]) continue;
-        const int64_t id = candidates.ids[candidates.positions[i]];
+        const int64_t position = candidates.positions[i];
+        const int64_t id = candidates.ids == nullptr ? position : candidates.ids[position];
         const auto precedes = [&](int64_t at) {
             return score > scores[at] || (score == scores[at] && id < hits[at]);
         };

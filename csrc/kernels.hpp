@@ -189,6 +189,13 @@ int64_t find_candidates(const Kernels& kernels, const Selection& selection, Sket
                         const uint32_t* keys, const uint8_t* sketch, const ScanScratch& scratch,
                         Team* team, int64_t* positions_out, uint16_t* distances_out);
 
+// How many cells pass how many tests, histogram[tables + 1]; and of n chosen cells how many each
+// passes, and its place among all, by falling count, then rising number, from 1 on. A chosen cell
+// below 0 is none: 0 and 0. scratch: as for group_count; counts[cells].
+void rank_cells(const Kernels& kernels, const GroupTests& tests, const uint32_t* keys,
+                const int64_t* chosen, int64_t n, uint64_t* scratch, uint16_t* counts,
+                int64_t* histogram, uint16_t* passed, int64_t* places);
+
 // --- paper.cpp --------------------------------------------------------------------------------
 
 // The cells of all rows: cell c holds members[first[c] .. first[c + 1]), positions of points.

@@ -33,7 +33,9 @@ def inner_products_of_sparse(
     indptr: Array, indices: Array, values: Array, query_indices: Array, query_values: Array
 ) -> npt.NDArray[np.float32]: ...
 def insert_into_groups(bitmaps: Array, keys: Array, first: int, group_size: int) -> None: ...
-def cell_counts(bitmaps: Array, cells: int, keys: Array) -> npt.NDArray[np.uint16]: ...
+def ranked_cells(
+    bitmaps: Array, cells: int, keys: Array, chosen: Array
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16], npt.NDArray[np.int64]]: ...
 def sort_postings(positions: Array, offsets: Array) -> None: ...
 def insert_into_rows(bitmaps: Array, keys: Array, cells: Array) -> None: ...
 def paper_search(
@@ -52,7 +54,7 @@ class SegmentView:
     def __init__(
         self,
         sketches: tuple[Array, Array],
-        ids: Array,
+        ids: Array | None,
         points: int,
         dead: Array | None,
         sets: tuple[Array, Array] | None,

@@ -112,6 +112,8 @@ cdef extern from "kernels.hpp" namespace "closeby" nogil:
     int64_t find_candidates(const Kernels&, const Selection&, SketchScan, const uint32_t*,
                             const uint8_t*, const ScanScratch&, NativeTeam*, int64_t*,
                             uint16_t*) noexcept
+    void rank_cells(const Kernels&, const GroupTests&, const uint32_t*, const int64_t*, int64_t,
+                    uint64_t*, uint16_t*, int64_t*, uint16_t*, int64_t*) noexcept
     cdef cppclass PaperCells:
         const int64_t* first
         const uint32_t* members
@@ -404,9 +406,9 @@ def insert_into_groups(
                 <int32_t>bitmaps.shape[0], &keys[0, 0], first, keys.shape[0])
 
 
-def cell_counts(const uint8_t[:, :, ::1] bitmaps not None, int64_t cells,
-                const uint32_t[::1] keys not None):
-    """How many tests each cell passes for one query, uint16 (cells,). keys: uint32 (tables,)."""
+cdef GroupTests _tests(const uint8_t[:, :, ::1] bitmaps, int64_t cells,
+                       int64_t keys) except *:
+    """Group tests over so many cells, for queries of so many keys."""
     cdef GroupTests tests
     tests.bitmaps = &bitmaps[0, 0, 0]
     tests.stride = bitmaps.shape[2]
@@ -416,15 +418,44 @@ def cell_counts(const uint8_t[:, :, ::1] bitmaps not None, int64_t cells,
     tests.group_size = 1
     if tests.stride % STRIDE_ALIGNMENT or not 0 <= cells <= tests.stride * 8:
         raise ValueError("bitmaps must be aligned, with a bit for each cell")
-    if not 1 <= tests.tables <= 65535 or keys.shape[0] != tests.tables:
+    if not 1 <= tests.tables <= 65535 or keys != tests.tables:
         raise ValueError("one key for each table, at most 65535")
-    out = np.empty(cells, np.uint16)
-    cdef uint16_t[::1] view = out
+    return tests
+
+
+def ranked_cells(const uint8_t[:, :, ::1] bitmaps not None, int64_t cells,
+                 const uint32_t[:, ::1] keys not None, const int64_t[:, ::1] chosen not None):
+    """How the cells of several queries pass their tests. keys: uint32 (q, tables).
+
+    chosen: int64 (q, n), cells, or -1. Returns
+
+        int64 (q, tables + 1), how many cells pass how many tests,
+        uint16 (q, n), how many the chosen cells pass, and
+        int64 (q, n), their place among all by falling count, ties by number, from 1 on; 0 for -1.
+    """
+    cdef GroupTests tests = _tests(bitmaps, cells, keys.shape[1])
+    cdef int64_t q, i, queries = keys.shape[0], n = chosen.shape[1]
+    if chosen.shape[0] != queries:
+        raise ValueError("chosen cells for each query")
+    for q in range(queries):
+        for i in range(n):
+            if not -1 <= chosen[q, i] < cells:
+                raise ValueError("chosen must be cells, or -1")
+    histogram = np.zeros((queries, tests.tables + 1), np.int64)
+    passed = np.zeros((queries, n), np.uint16)
+    places = np.zeros((queries, n), np.int64)
+    if not cells or not n:
+        return histogram, passed, places
+    cdef int64_t[:, ::1] histogram_view = histogram
+    cdef uint16_t[:, ::1] passed_view = passed
+    cdef int64_t[:, ::1] places_view = places
     cdef uint64_t[::1] planes = np.empty(1 + group_scratch(tests.stride, tests.tables), np.uint64)
-    if cells:
-        with nogil:
-            _kernels.group_counts(tests, &keys[0], &planes[0], &view[0])
-    return out
+    cdef uint16_t[::1] counts = np.empty(cells, np.uint16)
+    with nogil:
+        for q in range(queries):
+            rank_cells(_kernels[0], tests, &keys[q, 0], &chosen[q, 0], n, &planes[0], &counts[0],
+                       &histogram_view[q, 0], &passed_view[q, 0], &places_view[q, 0])
+    return histogram, passed, places
 
 
 def sort_postings(uint32_t[:, ::1] positions not None, uint32_t[:, ::1] offsets not None):
@@ -469,7 +500,7 @@ cdef class SegmentView:
     Without bitmaps and postings all points are scanned.
 
     sketches     uint8 (capacity, 16) and (capacity, 0 | 16 | 48), their first bytes and the rest
-    ids          int64 (capacity,), what hits are called
+    ids          int64 (capacity,), what hits are called; None: by their place
     points       how many places are filled
     dead         uint8 (ceil(capacity / 8),) bit set of removed points, or None
     sets         (indptr int64, elements uint32 | uint64) or None
@@ -514,7 +545,7 @@ cdef class SegmentView:
         self.sketch_bytes = self.coarse.shape[1] + self.fine.shape[1]
         if points < 0 or points > self.coarse.shape[0] or points > self.fine.shape[0]:
             raise ValueError("sketches must hold all the points")
-        if points > self.ids.shape[0]:
+        if ids is not None and points > self.ids.shape[0]:
             raise ValueError("ids must hold all the points")
         if self.coarse.shape[1] != COARSE_BYTES or self.sketch_bytes not in SKETCH_BYTES:
             raise ValueError(f"a sketch has {SKETCH_BYTES} bytes")
@@ -852,7 +883,9 @@ cdef class Workspace:
         candidates.positions = self.positions
         candidates.distances = self.distances
         candidates.count = found
-        candidates.ids = &segment.ids[0]
+        candidates.ids = NULL
+        if segment.ids is not None:
+            candidates.ids = &segment.ids[0]
         candidates.highest = &highest[0]
         candidates.k = k
         candidates.min_score = min_score
@@ -891,20 +924,11 @@ def paper_search(const uint8_t[:, :, ::1] bitmaps not None, const uint32_t[:, ::
     Returns positions int64 (q, k), -1 after the last, and uint16 (q, k), the tests passed by the
     last cell in which each was met.
     """
-    cdef GroupTests tests
+    cdef GroupTests tests = _tests(bitmaps, first.shape[0] - 1, keys.shape[1])
     cdef PaperCells cells
     cdef PaperScratch scratch
     cdef int64_t q, i, found, queries = keys.shape[0], points = dead.shape[0] * 8
-    tests.bitmaps = &bitmaps[0, 0, 0]
-    tests.stride = bitmaps.shape[2]
-    tests.cells = cells.cells = first.shape[0] - 1
-    tests.tables = <int32_t>bitmaps.shape[0]
-    tests.range_bits = _range_bits(bitmaps.shape[1])
-    tests.group_size = 1
-    if tests.stride % STRIDE_ALIGNMENT or not 0 <= tests.cells <= tests.stride * 8:
-        raise ValueError("bitmaps must be aligned, with a bit for each cell")
-    if not 1 <= tests.tables <= 65535 or keys.shape[1] != tests.tables:
-        raise ValueError("one key for each table, at most 65535")
+    cells.cells = tests.cells
     if not 1 <= rows <= 255 or k < 1:
         raise ValueError("rows must be from 1 to 255, k positive")
     if first[0] != 0 or first[tests.cells] != members.shape[0]:

@@ -34,7 +34,7 @@ class Evidence:
         metric, threshold, target_recall: of the index.
         points: how many there are.
         nearest: float32 (asked, 10), similarities of the nearest of points that were asked, NaN
-            where none is; no rows where none was asked.
+            where none is near the threshold; no rows where none was asked.
         recall: what the best effort that was tried gives.
         scanned: share of the points whose sketches a query compares.
         sparse: whether the points are sparse vectors, which graphs do not take.
@@ -65,7 +65,8 @@ def advise(known: Evidence) -> dict[str, str]:
     middle, near = float(np.median(best)), float((best >= known.threshold).mean())
     seen = (
         f"of {len(best):,} points that were asked, {near:.0%} have a neighbour at {known.metric} "
-        f"{known.threshold:g} or more, and the nearest of the middle one is at {middle:.2f}"
+        f"{known.threshold:g} or more, and the nearest of the middle one is "
+        + (f"at {middle:.2f}" if middle > 0 else "much farther")
     )
     far = FAR[known.metric]
     if middle < far and near < 0.5:

@@ -101,18 +101,19 @@ class Calibration:
         """
         tables = len(bitmaps)
         self._averages.clear()
+        histogram, passed, _ = _native.ranked_cells(bitmaps, cells, keys, own_cells[:, None])
+        self.chance[:] = histogram @ np.arange(tables + 1) / (cells * tables)
+        rows = np.arange(len(keys))
+        histogram[rows, passed[:, 0]] -= 1
+        histogram[:, 0] += 1
+        reached = np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1]  # cells with as many tests or more
+        # The T-th best passes the largest number that at least T cells reach.
         ranks = np.minimum(BREADTHS, max(1, cells - 1))
-        for row in range(len(keys)):
-            counts = _native.cell_counts(bitmaps, cells, keys[row])
-            self.chance[row] = counts.mean() / tables
-            counts[own_cells[row]] = 0
-            histogram = np.bincount(counts, minlength=tables + 1)
-            reached = np.cumsum(histogram[::-1])[::-1]  # cells with at least so many tests
-            # The T-th best passes the largest number that at least T cells reach.
-            rivals = np.searchsorted(-reached, -ranks, side="right") - 1
-            self.rivals[row] = rivals
-            self.above[row] = (reached[rivals] - histogram[rivals]) / ranks
-            self.tied[row] = histogram[rivals] / ranks
+        rivals = (reached[:, :, None] >= ranks).sum(axis=1) - 1
+        self.rivals[:] = rivals
+        as_many = np.take_along_axis(histogram, rivals, axis=1)
+        self.above[:] = (np.take_along_axis(reached, rivals, axis=1) - as_many) / ranks
+        self.tied[:] = as_many / ranks
 
     def recalls(self, s: float, tables: int) -> npt.NDArray[np.float64]:
         """Recall of neighbours of key probability s at each of BREADTHS, rising."""

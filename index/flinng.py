@@ -31,7 +31,7 @@ from .mutable_segment import MutableSegment
 from .projection import SignedRandomProjection
 from .segment import Segment
 from .segmented import DEFAULT_EXPECTED_POINTS, MAX_TABLES, MIN_CANDIDATES, SegmentedIndex
-from .selectors import GroupTests, Selector
+from .selectors import LEAST_CELLS, GroupTests, Selector
 from .tuning import (
     COMPARED_COST,
     COMPARED_SHARE,
@@ -164,6 +164,10 @@ class FlinngIndex(SegmentedIndex):
         least = max(MIN_CELLS, 2 * k) if sealed else max(MIN_CELLS_AS_ARRIVED, 5 * k)
         cells = cells_for(points, selector.shape, self.tables, near[0], target)
         return Effort(max(least, cells), candidates)
+
+    def _least_breadth(self, selector: Selector, target: float) -> int:  # noqa: ARG002
+        """Fewer cells take no less time."""
+        return LEAST_CELLS
 
     def _neighbour_probabilities(self, shape: GroupShape) -> list[float]:
         return [self._key_probability(x, shape) for x in neighbour_similarities(self.threshold)]

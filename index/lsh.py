@@ -77,6 +77,8 @@ class LshIndex(SegmentedIndex):
     selector_type: ClassVar[type[Selector]] = Postings
     least_tables: ClassVar[int] = 1
     kept_keys: ClassVar[type[np.unsignedinteger[Any]]] = np.uint32
+    # What the tables found is not to be lost again: a look at all of them costs more than this.
+    least_candidates: ClassVar[int] = 50
 
     def __init__(
         self,

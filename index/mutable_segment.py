@@ -12,12 +12,13 @@ from . import _native
 from .alive_points import AlivePoints, rows_of
 from .batches import FloatArray, Int64Array, SetBatch, SparseBatch
 from .buffers import Column, HashedColumn, feature_column
-from .hashed import Family, HashedBatch, Stored
+from .hashed import Family, HashedBatch, Stored, hashes_of
 from .marks import is_dead, mark_dead
 from .minhash import UInt8Array, UInt32Array
 from .recall_sample import RecallSample, asked_of
 from .segment import (
     HashedQueries,
+    HeldOut,
     ask_sample,
     estimate_view,
     search_view,
@@ -111,9 +112,14 @@ class MutableSegment:
         n = len(self)
         places = spread(n, asked_of(n))
         features = self._features.snapshot()
+
+        def keys_of(at: Int64Array) -> UInt32Array:
+            return hashes_of(rows_of(features, at), self._family)[0]
+
         asked = HashedQueries.of(rows_of(features, places), self._family)
         sample = RecallSample.empty(n)
-        ask_sample(sample, asked, places, self._view_of, self.selector, n, self._threshold)
+        held_out = HeldOut(self._arrays(), self.selector, n, places, keys_of)
+        ask_sample(sample, asked, held_out, self._threshold)
         self.sample = sample
         self.efforts = {}  # those for as many points were told without it
 
@@ -133,11 +139,11 @@ class MutableSegment:
 
     def _publish(self) -> None:
         """Let searches from now on see all points so far, with one assignment."""
-        view = self._view_of(self.dead, self.selector)
+        view = view_of(self._arrays(), len(self._ids), self.dead, self.selector)
         view.any_dead = self.removed > 0
         self._view = view
 
-    def _view_of(self, dead: UInt8Array, selector: Selector | None) -> _native.SegmentView:
+    def _arrays(self) -> Arrays:
         features = self._features.snapshot()
         arrays: Arrays = {"coarse": self._coarse.snapshot(), "fine": self._fine.snapshot()}
         arrays["ids"] = self._ids.snapshot()
@@ -147,7 +153,7 @@ class MutableSegment:
                 arrays["values"] = features.values
         elif not isinstance(features, HashedBatch):
             arrays["vectors"] = features
-        return view_of(arrays, len(self._ids), dead, selector)
+        return arrays
 
     def search(
         self,

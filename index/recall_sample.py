@@ -1,17 +1,18 @@
 """What a sample of a segment's own points finds, each asking as if it were not there.
 
 Formulas say what recall to expect of unrelated points, whose neighbours are of any similarity.
-Here the search itself is asked: points spread over the segment are held out of it (their bits are
-not set yet, or they are marked as removed), ask for their nearest with the settings that queries
-will have, and are compared with a scan of all sketches. So what is learned counts all that a query
-can lose: cells or buckets that are not looked at, points that their sketches misplace, and hits
-that are crowded out by others.
+Here the segment itself is asked: points spread over it are held out (their bits are not set yet,
+and they are marked as removed) and ask for their nearest. For each of those that is a neighbour
+it is kept how far a query must go to find it, so that any threshold and any recall can be asked of
+that later:
 
-    rung       how far the selector looks: cells of the group tests, or LSH tables
-    level      how many candidates are compared exactly
+    breadth    how far the selector must look: the place of the neighbour's cell among all cells, by
+               the tests that they pass, or the first LSH table in which it shares a bucket
+    level      how many candidates must be compared exactly; the farther a search looks, the more
+               compete for those, so it is measured on two rungs: a narrow breadth, and a wide one
 
-For each nearest point the first rung is kept on which it is found, on each level: any threshold and
-any recall can be asked of that later.
+So what is learned counts all that a query can lose: cells or buckets that are not looked at, points
+that their sketches misplace, and hits that are crowded out by others.
 """
 
 from __future__ import annotations
@@ -27,22 +28,31 @@ import numpy.typing as npt
 from .abandon import checkpoint
 from .batches import FloatArray, Int64Array
 from .files import Shapes
+from .minhash import UInt32Array
 from .tuning import Effort
 
-LEAST_ASKED, MOST_ASKED = 256, 512
-# One of so many points asks, within these bounds: a tenth of the time that building takes.
+LEAST_ASKED, MOST_ASKED = 256, 384
+# One of so many points asks, within these bounds.
 POINTS_AN_ASKER = 128
 # Nearest points that each asks for.
 WANTED = 10
-RUNGS = 16
-LEVELS = (100, 400)
+LEVELS = (20, 32, 50, 100, 200, 400)
 # Segments of fewer points are not asked: so many held out would be missed.
 LEAST_POINTS = 4 * LEAST_ASKED
 # With fewer neighbours to find, the formulas know better than the sample.
 LEAST_NEIGHBOURS = 64
-MISSED = 255
-# What there is to find is what a scan of all sketches finds, which compares so many exactly.
-TRUTH_CANDIDATES = 2_000
+# A neighbour that is found on no level, or however far the selector looks.
+MISSED, NOWHERE = 255, (1 << 32) - 1
+# What there is to find is what a search finds that compares exactly one of so many points that it
+# scans, and so many at least, as far as their sketches do not show that they are too far,
+SCANNED_A_CANDIDATE, LEAST_CANDIDATES = 64, 1_000
+# and looks much farther than needed: all but so few of what it finds must take half of that.
+MOST_BEYOND = 0.01
+# How near points are is known down to this share of the threshold.
+KNOWN_SHARE = 0.75
+# Levels are measured with the breadths that find so many of the neighbours, and for those that are
+# farther with all that they need.
+RUNG_SHARES = (0.7, 0.97)
 
 Answer = tuple[Int64Array, FloatArray]
 
@@ -57,33 +67,60 @@ class Asked(Protocol):
         ...
 
 
+class Asking(Protocol):
+    """How a segment is asked; hits are called by their places."""
+
+    points: int
+    """How many there are."""
+
+    def everything(self, queries: Any, effort: Effort, floor: float) -> Answer:
+        """The nearest by a scan of all sketches: places int64 and scores (q, WANTED)."""
+        ...
+
+    def selected(self, queries: Any, effort: Effort, floor: float) -> Answer:
+        """The nearest as queries get them. floor: least score of a hit."""
+        ...
+
+    def scanned(self, breadth: int) -> float:
+        """How many points a search scans that looks so far."""
+        ...
+
+    def reach(self, queries: Any, places: Int64Array) -> UInt32Array:
+        """How far the selector must look for these places, uint32 (q, WANTED); NOWHERE for -1."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class RecallSample:
-    """How much of their neighbours points of a segment find.
+    """How far points of a segment must look for their neighbours.
 
     Attributes:
-        scores: float32 (asked, WANTED), similarities of the nearest, falling; NaN where none is.
-        rungs: uint8 (len(LEVELS), asked, WANTED), on which rung each is found; MISSED if on none.
-        ladder: int64 (RUNGS,), how far a query looks on each rung, rising; the last repeats.
+        scores: float32 (asked, WANTED), similarities of the nearest, falling; NaN where none is as
+            near as KNOWN_SHARE of the threshold.
+        breadths: uint32 (asked, WANTED), how far the selector must look for each.
+        levels: uint8 (rungs, asked, WANTED), the first of LEVELS that finds each; MISSED if none.
+        rungs: int64 (rungs,), the breadths with which those were found.
         points: int64 (1,), how many there were.
     """
 
     scores: FloatArray
-    rungs: npt.NDArray[np.uint8]
-    ladder: Int64Array
+    breadths: UInt32Array
+    levels: npt.NDArray[np.uint8]
+    rungs: Int64Array
     points: Int64Array
-    _curves: dict[float, npt.NDArray[np.float64]] = field(
+    _curves: dict[float, tuple[UInt32Array, FloatArray]] = field(
         default_factory=dict, init=False, repr=False
     )
 
     @staticmethod
     def shapes(points: int) -> Shapes:
         """Type and shape of the arrays for so many points, by name."""
-        asked = asked_of(points)
+        wide = (asked_of(points), WANTED)
         return {
-            "recall_scores": (np.float32, (asked, WANTED)),
-            "recall_rungs": (np.uint8, (len(LEVELS), asked, WANTED)),
-            "recall_ladder": (np.int64, (RUNGS,)),
+            "recall_scores": (np.float32, wide),
+            "recall_breadths": (np.uint32, wide),
+            "recall_levels": (np.uint8, (len(RUNG_SHARES), *wide)),
+            "recall_rungs": (np.int64, (len(RUNG_SHARES),)),
             "recall_points": (np.int64, (1,)),
         }
 
@@ -102,7 +139,7 @@ class RecallSample:
     @property
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The arrays by name."""
-        values = (self.scores, self.rungs, self.ladder, self.points)
+        values = (self.scores, self.breadths, self.levels, self.rungs, self.points)
         return dict(zip(self.shapes(0), values, strict=True))
 
     # --- asking ----------------------------------------------------------------------------------
@@ -110,43 +147,81 @@ class RecallSample:
     def ask(
         self,
         queries: Asked,
-        everything: Callable[[Any, Effort, int], Answer],
-        selected: Callable[[Any, Effort, int], Answer],
-        ladder: Int64Array,
-        points: int,
+        segment: Asking,
         threshold: float,
+        *,
+        broad: int | None,
+        farthest: int,
     ) -> None:
         """Fill the arrays.
 
         Args:
-            queries: so many points as there is room for, that neither search finds.
-            everything: a search of all sketches: queries, effort, k -> ids and scores.
-            selected: the search that queries get.
-            ladder: int64 (at most RUNGS,), rising.
-            points: how many there are.
+            queries: so many points as there is room for, that no search of the segment finds.
+            segment: is asked.
             threshold: least similarity of the neighbours that are looked for.
+            broad: a breadth with which hardly any neighbour is missed; None to compare all.
+            farthest: how far queries look at most.
         """
         self._curves.clear()
-        self.points[0] = points
-        self.ladder[:] = np.pad(ladder, (0, RUNGS - len(ladder)), mode="edge")
-        truth, scores = everything(queries, Effort(1, TRUTH_CANDIDATES), WANTED)
+        self.points[0] = segment.points
+        truth = self._find(queries, segment, threshold, broad)
+        near = self.scores >= threshold
+        if broad is not None:
+            beyond = near & (self.breadths > broad // 2)
+            if beyond.sum() > MOST_BEYOND * near.sum():
+                truth = self._find(queries, segment, threshold, None)
+                near = self.scores >= threshold
+        self.levels[:] = MISSED
+        there = near & (self.breadths <= farthest)
+        if not there.any():
+            return
+        reached = np.sort(self.breadths[there])
+        for rung, share in enumerate(RUNG_SHARES):
+            self.rungs[rung] = breadth = int(reached[math.ceil(share * len(reached)) - 1])
+            left = there & (self.breadths <= breadth)
+            self._compare(queries, segment, truth, left, threshold, rung, breadth)
+        left = there & (self.breadths > breadth)
+        self._compare(queries, segment, truth, left, threshold, rung, int(reached[-1]))
+        # What the narrow rung did not reach, no search as narrow will find.
+        self.levels[0] = np.where(self.breadths > self.rungs[0], self.levels[1], self.levels[0])
+
+    def _find(
+        self, queries: Asked, segment: Asking, threshold: float, broad: int | None
+    ) -> Int64Array:
+        """Look for the nearest of each, and how far away they are for the selector."""
+        checkpoint()
+        floor = threshold * KNOWN_SHARE
+        scanned = segment.points if broad is None else segment.scanned(broad)
+        candidates = max(LEAST_CANDIDATES, int(scanned) // SCANNED_A_CANDIDATE)
+        if broad is None:
+            places, scores = segment.everything(queries, Effort(1, candidates), floor)
+        else:
+            places, scores = segment.selected(queries, Effort(broad, candidates), floor)
         self.scores[:] = scores
-        self.rungs[:] = MISSED
-        there = scores >= threshold
+        self.breadths[:] = segment.reach(queries, places)
+        return places
+
+    def _compare(
+        self,
+        queries: Asked,
+        segment: Asking,
+        truth: Int64Array,
+        left: npt.NDArray[np.bool_],
+        threshold: float,
+        rung: int,
+        breadth: int,
+    ) -> None:
+        """On which level the nearest that are left are found by looking so far."""
         for level, candidates in enumerate(LEVELS):
-            if level:
-                self.rungs[level] = self.rungs[level - 1]
-            for rung, breadth in enumerate(ladder.tolist()):
-                # What was found by looking less far is found: only the others ask again.
-                left = there & (self.rungs[level] > rung)
-                rows = np.flatnonzero(left.any(axis=1))
-                if not len(rows):
-                    break
-                checkpoint()
-                ids, found = selected(queries.take(rows), Effort(breadth, candidates), WANTED)
-                here = _found(truth[rows], scores[rows], ids, found)
-                better = left[rows] & here
-                self.rungs[level, rows] = np.where(better, rung, self.rungs[level, rows])
+            rows = np.flatnonzero(left.any(axis=1))
+            if not len(rows):
+                return
+            checkpoint()
+            effort = Effort(breadth, candidates)
+            places, scores = segment.selected(queries.take(rows), effort, threshold)
+            found = left[rows] & _found(truth[rows], self.scores[rows], places, scores)
+            self.levels[rung, rows] = np.where(found, level, self.levels[rung, rows])
+            left[rows] &= ~found
 
     # --- what it says ----------------------------------------------------------------------------
 
@@ -155,52 +230,67 @@ class RecallSample:
         return int((self.scores >= threshold).sum()) if self.points[0] else 0
 
     def recall(self, threshold: float, breadth: float, candidates: int) -> float:
-        """Share of the neighbours that were found so."""
-        curve = self._curve(threshold)[_level(candidates)]
-        rungs = self._rungs
-        return float(np.interp(np.log2(max(1.0, breadth)), np.log2(self.ladder[:rungs]), curve))
+        """Share of the neighbours that are found so."""
+        level = max(0, int(np.searchsorted(LEVELS, candidates, side="right")) - 1)
+        breadths, curves = self._curve(threshold)
+        at = int(np.searchsorted(breadths, breadth, side="right"))
+        return float(curves[level, at - 1]) if at else 0.0
 
     def most(self, threshold: float) -> float:
-        """The largest share of the neighbours that any effort found."""
-        return float(self._curve(threshold).max())
+        """The largest share of the neighbours that any effort finds."""
+        _, curves = self._curve(threshold)
+        return float(curves.max(initial=0.0))
 
     def effort(self, threshold: float, target: float, cost: Callable[[Effort], float]) -> Effort:
-        """The cheapest effort that finds so much; where none does, the one that finds most.
+        """The cheapest effort that finds so much; where none does, one that finds the most.
 
         By one standard error of the sample more than the target, so that it is mostly reached.
         """
-        curves = self._curve(threshold)
-        askers = max(1, int((self.scores >= threshold).any(axis=1).sum()))
-        target += math.sqrt(target * (1 - target) / askers)
+        expected = self._cheapest(threshold, target, cost)
+        return self._cheapest(threshold, target + self._error(threshold, expected), cost)
+
+    def _cheapest(self, threshold: float, target: float, cost: Callable[[Effort], float]) -> Effort:
+        breadths, curves = self._curve(threshold)
+        if not len(breadths):
+            return Effort(1, LEVELS[-1])
         target = min(target, float(curves.max()))
-        enough = [self._least(curves[level], target, level) for level in range(len(LEVELS))]
-        return min((effort for effort in enough if effort is not None), key=cost)
+        enough = [
+            Effort(int(breadths[np.argmax(curve >= target)]), candidates)
+            for curve, candidates in zip(curves, LEVELS, strict=True)
+            if curve.max() >= target
+        ]
+        return min(enough, key=cost)
 
-    def _least(self, curve: npt.NDArray[np.float64], target: float, level: int) -> Effort | None:
-        at = int(np.searchsorted(curve, target))
-        if at == len(curve):
-            return None
-        breadth = float(self.ladder[at])
-        if at:
-            low, high = float(curve[at - 1]), float(curve[at])
-            before = float(self.ladder[at - 1])
-            breadth = before * (breadth / before) ** ((target - low) / (high - low))
-        return Effort(max(1, round(breadth)), LEVELS[level])
+    def _error(self, threshold: float, effort: Effort) -> float:
+        """One standard error of the recall of an effort: what one asker finds hangs together."""
+        near = self.scores >= threshold
+        level = LEVELS.index(effort.candidates)
+        rung = int(np.argmin(np.abs(np.log(np.maximum(1, self.rungs) / effort.breadth))))
+        missed = near & ((self.breadths > effort.breadth) | (self.levels[rung] > level))
+        share = missed.sum() / near.sum()
+        # One more asker missing a neighbour, so that a sample that misses none is not taken at its
+        # word.
+        excess = missed.sum(axis=1) - share * near.sum(axis=1)
+        return float(math.sqrt((excess**2).sum() + 1) / near.sum())
 
-    @property
-    def _rungs(self) -> int:
-        """Rungs that differ."""
-        return len(np.unique(self.ladder))
-
-    def _curve(self, threshold: float) -> npt.NDArray[np.float64]:
-        """Recall by level and rung, float64 (len(LEVELS), rungs), rising."""
+    def _curve(self, threshold: float) -> tuple[UInt32Array, FloatArray]:
+        """Breadths, rising, and the recall of each by level, float64 (len(LEVELS), breadths)."""
         known = self._curves.get(threshold)
-        if known is None:
-            near = self.rungs[:, self.scores >= threshold]
-            first = np.arange(self._rungs)[:, None]
-            known = np.stack([(level <= first).mean(axis=1) for level in near])
-            self._curves[threshold] = known
-        return known
+        if known is not None:
+            return known
+        near = self.scores >= threshold
+        here = near & (self.levels[-1] != MISSED)
+        order = np.argsort(self.breadths[here], kind="stable")
+        breadths = self.breadths[here][order]
+        low, high = np.log(np.maximum(1, self.rungs))
+        wide = np.clip((np.log(breadths) - low) / max(high - low, 1e-9), 0, 1)
+        levels = self.levels[:, here][:, order]
+        narrow_found, wide_found = np.cumsum(
+            levels[:, None] <= np.arange(len(LEVELS))[:, None], axis=2
+        )
+        curves = ((1 - wide) * narrow_found + wide * wide_found) / max(1, near.sum())
+        self._curves[threshold] = breadths, curves
+        return breadths, curves
 
 
 def asked_of(points: int) -> int:
@@ -208,13 +298,9 @@ def asked_of(points: int) -> int:
     return min(MOST_ASKED, max(LEAST_ASKED, points // POINTS_AN_ASKER))
 
 
-def _found(truth: Int64Array, scores: FloatArray, ids: Int64Array, found: FloatArray) -> Any:
+def _found(truth: Int64Array, scores: FloatArray, places: Int64Array, found: FloatArray) -> Any:
     """Which of the nearest are in an answer, bool; of equally near ones any will do."""
     rank = np.arange(1, truth.shape[1] + 1)
-    same = (truth[:, :, None] == ids[:, None, :]).any(axis=2)
+    same = (truth[:, :, None] == places[:, None, :]).any(axis=2)
     as_near = (found[:, None, :] >= scores[:, :, None]).sum(axis=2)
     return same | (as_near >= rank)
-
-
-def _level(candidates: int) -> int:
-    return max(0, int(np.searchsorted(LEVELS, candidates, side="right")) - 1)

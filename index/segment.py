@@ -11,7 +11,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ from .hashed import Family, HashedBatch, Stored, hashes_of, order_of
 from .marks import is_dead, mark_dead
 from .minhash import UInt8Array, UInt32Array
 from .places import Places
-from .recall_sample import LEAST_POINTS, RecallSample, asked_of
+from .recall_sample import LEAST_POINTS, WANTED, RecallSample, asked_of
 from .selectors import Arrays, Selector, selector_of, selector_shapes
 from .tuning import Effort, GroupShape, Shape
 
@@ -250,8 +249,12 @@ class Segment:
             selector.calibrate(asked.keys[few], held[few], n)
             sample = RecallSample.of_arrays(arrays)
             if sample is not None:
-                view = partial(view_of, arrays, n)
-                ask_sample(sample, asked, held, view, selector, n, threshold)
+
+                def keys_of(at: Int64Array) -> UInt32Array:
+                    return hashes_of(source.take(order[at]), family)[0]
+
+                held_out = HeldOut(arrays, selector, n, held, keys_of)
+                ask_sample(sample, asked, held_out, threshold)
             selector.release(asked.keys, held)
         return cls(arrays, group_size)
 
@@ -376,13 +379,16 @@ def selector_bytes(selector: Selector | None, sample: RecallSample | None) -> di
 def view_of(
     arrays: Arrays, points: int, dead: UInt8Array, selector: Selector | None
 ) -> _native.SegmentView:
-    """The first points of a segment's arrays as kernels see them; all are scanned without one."""
+    """The first points of a segment's arrays as kernels see them; all are scanned without one.
+
+    Without ids hits are called by their places.
+    """
     sets = (arrays["indptr"], arrays["elements"]) if "indptr" in arrays else None
     selected = selector.native() if selector is not None else {}
     sketches = (arrays["coarse"], arrays["fine"])
     return _native.SegmentView(
         sketches,
-        arrays["ids"],
+        arrays.get("ids"),
         points,
         dead,
         sets,
@@ -392,40 +398,76 @@ def view_of(
     )
 
 
-def ask_sample(
-    sample: RecallSample,
-    asked: HashedQueries,
-    places: Int64Array,
-    view: Callable[[UInt8Array, Selector | None], _native.SegmentView],
-    selector: Selector,
-    points: int,
-    threshold: float,
-) -> None:
-    """Fill a recall sample.
+class HeldOut:
+    """A segment that is asked by some of its points, which are hidden from each other.
 
     Args:
-        sample: to be filled.
-        asked: some of the points.
-        places: int64, where they lie: they are hidden from each other, and from themselves.
-        view: what is searched, by the marks of removed points and the selector.
+        arrays: of the segment; only those of the features and sketches are read.
         selector: of the segment.
         points: how many there are.
-        threshold: least similarity of the neighbours that are looked for.
+        held: int64, places of those that ask.
+        keys_of: keys of points by their places, uint32 (n, tables).
     """
-    dead = np.zeros(-(-points // 8), np.uint8)
-    np.bitwise_or.at(dead, places >> 3, (1 << (places & 7)).astype(np.uint8))
-    everything = partial(_search_any, view(dead, None))
-    selected = partial(_search_any, view(dead, selector))
-    sample.ask(asked, everything, selected, selector.ladder(points), points, threshold)
+
+    def __init__(
+        self,
+        arrays: Arrays,
+        selector: Selector,
+        points: int,
+        held: Int64Array,
+        keys_of: Callable[[Int64Array], UInt32Array],
+    ) -> None:
+        dead = np.zeros(-(-points // 8), np.uint8)
+        np.bitwise_or.at(dead, held >> 3, (1 << (held & 7)).astype(np.uint8))
+        unnamed = {name: array for name, array in arrays.items() if name != "ids"}
+        self.points = points
+        self.selector = selector
+        self._keys_of = keys_of
+        self._all = view_of(unnamed, points, dead, None)
+        self._selected = view_of(unnamed, points, dead, selector)
+
+    def everything(
+        self, queries: HashedQueries, effort: Effort, floor: float
+    ) -> tuple[Int64Array, FloatArray]:
+        """See :class:`recall_sample.Asking`."""
+        return _search_places(self._all, queries, effort, floor)
+
+    def selected(
+        self, queries: HashedQueries, effort: Effort, floor: float
+    ) -> tuple[Int64Array, FloatArray]:
+        """See :class:`recall_sample.Asking`."""
+        return _search_places(self._selected, queries, effort, floor)
+
+    def scanned(self, breadth: int) -> float:
+        """See :class:`recall_sample.Asking`."""
+        return self.selector.scanned(breadth, self.points)
+
+    def reach(self, queries: HashedQueries, places: Int64Array) -> UInt32Array:
+        """See :class:`recall_sample.Asking`."""
+        return self.selector.reach(queries.keys, places, self.points, self._keys_of)
 
 
-def _search_any(
-    view: _native.SegmentView, queries: HashedQueries, effort: Effort, k: int
+def ask_sample(
+    sample: RecallSample, asked: HashedQueries, segment: HeldOut, threshold: float
+) -> None:
+    """Fill a recall sample: `asked` are the points that the segment holds out."""
+    points, selector = segment.points, segment.selector
+    sample.ask(
+        asked,
+        segment,
+        threshold,
+        broad=selector.broad(points),
+        farthest=selector.farthest(points),
+    )
+
+
+def _search_places(
+    view: _native.SegmentView, queries: HashedQueries, effort: Effort, floor: float
 ) -> tuple[Int64Array, FloatArray]:
-    everything = float("-inf")
+    """The nearest points of a view without ids: by their features, or by what there is of them."""
     if isinstance(queries.features, HashedBatch):
-        return estimate_view(view, np.zeros(0, np.int64), queries, effort, k, everything)
-    return search_view(view, queries, effort, k, everything)
+        return estimate_view(view, np.zeros(0, np.int64), queries, effort, WANTED, floor)
+    return search_view(view, queries, effort, WANTED, floor)
 
 
 def search_view(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -39,6 +40,8 @@ DEFAULT_THRESHOLD = {"jaccard": 0.5, "cosine": 0.8}
 DEFAULT_EXPECTED_POINTS = 1_000_000
 MAX_TABLES = 1_024
 MIN_CANDIDATES = 100
+# Where a sample met hardly any neighbours: then a neighbour is among the first by its sketch.
+ALONE_CANDIDATES = 32
 # An id, and the mark of a removed point.
 ID_BYTES = 8.125
 # Efforts remembered for a segment, by recall and number of hits wanted.
@@ -66,6 +69,7 @@ class SegmentedIndex(ABC):
         least_tables: fewest tables that may be asked for.
         key_bits: bits of a key of vectors.
         kept_keys: type of a point's keys where they are kept and its features are not.
+        least_candidates: that are compared for ten hits, though a sample found enough with fewer.
     """
 
     kind: ClassVar[str]
@@ -73,6 +77,7 @@ class SegmentedIndex(ABC):
     least_tables: ClassVar[int]
     key_bits: int = 16
     kept_keys: ClassVar[type[np.unsignedinteger[Any]]]
+    least_candidates: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -491,17 +496,22 @@ class SegmentedIndex(ABC):
         sample = self._sample_of(segment)
         if sample is None:
             sealed = isinstance(segment, Segment)
-            return self._effort_for(len(segment), selector, target, k, sealed)
+            effort = self._effort_for(len(segment), selector, target, k, sealed)
+            if segment.sample is not None:  # it has hardly any neighbours, so they have no rivals
+                return replace(effort, candidates=max(ALONE_CANDIDATES, 4 * k))
+            return effort
         asked = int(sample.points[0])
+        element_bytes = segment.nbytes["features"] / max(1, len(segment))
         effort = sample.effort(
             self.threshold,
             target,
-            lambda effort: selector.cost(effort.breadth, asked) + rerank_ns(effort),
+            lambda effort: selector.cost(effort.breadth, asked) + rerank_ns(effort, element_bytes),
         )
         breadth = round(effort.breadth * selector.widened(len(segment) / asked))
         breadth = max(breadth, self._least_breadth(selector, target))
         breadth += selector.per_hit * max(0, k - WANTED)
-        return Effort(breadth, max(effort.candidates, 4 * k))
+        candidates = max(effort.candidates, self.least_candidates)
+        return Effort(breadth, candidates * max(k, WANTED) // WANTED)
 
     def _least_breadth(self, selector: Selector, target: float) -> int:  # noqa: ARG002
         """What a query looks at, though its segment's sample found enough with less."""
@@ -532,7 +542,8 @@ class SegmentedIndex(ABC):
             if sample is None:
                 estimate += share * self._recall_for(size, segment.selector, effort.breadth)
                 continue
-            breadth = effort.breadth / segment.selector.widened(size / int(sample.points[0]))
+            growth = segment.selector.widened(size / int(sample.points[0]))
+            breadth = round(effort.breadth / growth)
             estimate += share * sample.recall(self.threshold, breadth, effort.candidates)
         return min(1.0, estimate) if len(self) else 1.0
 

@@ -10,6 +10,7 @@ and hands them to the kernels. ``tuning`` says which one, and of what shape, sui
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
@@ -20,6 +21,7 @@ from .batches import Int64Array
 from .calibration import Calibration
 from .files import Shapes
 from .minhash import UInt8Array, UInt32Array
+from .recall_sample import NOWHERE
 from .tuning import (
     CANDIDATE_COST,
     CELL_COST,
@@ -33,8 +35,11 @@ from .tuning import (
 
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 
-# What a recall sample tries. Beyond so many cells, comparing their sketches takes most of a query.
+KeysOf: TypeAlias = Callable[[Int64Array], UInt32Array]
+# Beyond so many cells, comparing their sketches takes most of a query.
 LEAST_CELLS, MOST_CELLS = 8, 4_096
+# Where a quarter of the cells is fewer than so many, comparing all points takes no time.
+LEAST_BROAD = 512
 
 
 class Selector(Protocol):
@@ -85,8 +90,28 @@ class Selector(Protocol):
         """
         ...
 
-    def ladder(self, points: int) -> Int64Array:
-        """How far queries may look, int64 (at most 16,), rising: what a recall sample tries."""
+    def reach(
+        self, keys: UInt32Array, places: Int64Array, points: int, keys_of: KeysOf
+    ) -> UInt32Array:
+        """How far queries must look to find points.
+
+        Args:
+            keys: uint32 (q, tables), of the queries.
+            places: int64 (q, n), points; -1 for none.
+            points: how many there are.
+            keys_of: keys of points by their places.
+
+        Returns:
+            uint32 (q, n), NOWHERE where looking however far does not find it.
+        """
+        ...
+
+    def broad(self, points: int) -> int | None:
+        """A breadth with which hardly any neighbour is missed; None where no such is worth it."""
+        ...
+
+    def farthest(self, points: int) -> int:
+        """How far queries look at most."""
         ...
 
     def cost(self, breadth: int, points: int) -> float:
@@ -165,13 +190,32 @@ class GroupTests:
     def calibrate(self, keys: UInt32Array, positions: Int64Array, points: int) -> None:
         """See :class:`Selector`."""
         if self.calibration is not None:
-            size = self.shape.group_size
-            self.calibration.measure(self.bitmaps, -(-points // size), keys, positions // size)
+            own = positions // self.shape.group_size
+            self.calibration.measure(self.bitmaps, self._cells(points), keys, own)
 
-    def ladder(self, points: int) -> Int64Array:
-        """See :class:`Selector`; numbers of cells, up to a half of all."""
-        most = max(LEAST_CELLS, min(MOST_CELLS, points // (2 * self.shape.group_size)))
-        return np.unique(np.minimum(LEAST_CELLS << np.arange(10, dtype=np.int64), most))
+    def reach(
+        self,
+        keys: UInt32Array,
+        places: Int64Array,
+        points: int,
+        keys_of: KeysOf,  # noqa: ARG002
+    ) -> UInt32Array:
+        """See :class:`Selector`: the places of their cells, by the tests that they pass."""
+        cells = np.where(places >= 0, places // self.shape.group_size, -1)
+        *_, ranks = _native.ranked_cells(self.bitmaps, self._cells(points), keys, cells)
+        return np.where(ranks > 0, ranks, NOWHERE).astype(np.uint32)
+
+    def broad(self, points: int) -> int | None:
+        """See :class:`Selector`: a quarter of the cells, if there are many."""
+        few = self._cells(points) // 4
+        return few if few >= LEAST_BROAD else None
+
+    def farthest(self, points: int) -> int:
+        """See :class:`Selector`; up to a half of all cells."""
+        return max(LEAST_CELLS, min(MOST_CELLS, self._cells(points) // 2))
+
+    def _cells(self, points: int) -> int:
+        return -(-points // self.shape.group_size)
 
     def cost(self, breadth: int, points: int) -> float:
         """See :class:`Selector`."""
@@ -241,10 +285,28 @@ class Postings:
     def calibrate(self, keys: UInt32Array, positions: Int64Array, points: int) -> None:
         """Postings do what the formulas say: points that share no key are never met."""
 
-    def ladder(self, points: int) -> Int64Array:  # noqa: ARG002
-        """See :class:`Selector`; numbers of tables, up to all."""
-        steps = self.tables / 2 ** (np.arange(15, -1, -1) / 2)
-        return np.unique(np.ceil(steps).astype(np.int64))
+    def reach(
+        self,
+        keys: UInt32Array,
+        places: Int64Array,
+        points: int,  # noqa: ARG002
+        keys_of: KeysOf,
+    ) -> UInt32Array:
+        """See :class:`Selector`: the first tables in which they share a bucket."""
+        there, which = np.unique(places, return_inverse=True)
+        stored = keys_of(np.maximum(there, 0))[which.reshape(places.shape)]
+        shift = np.uint64(32 - self.shape.range_bits)
+        shared = (stored.astype(np.uint64) >> shift) == (keys[:, None].astype(np.uint64) >> shift)
+        found = shared.any(axis=2) & (places >= 0)
+        return np.where(found, shared.argmax(axis=2) + 1, NOWHERE).astype(np.uint32)
+
+    def broad(self, points: int) -> int | None:  # noqa: ARG002
+        """See :class:`Selector`: what shares no bucket is missed by all tables."""
+        return None
+
+    def farthest(self, points: int) -> int:  # noqa: ARG002
+        """See :class:`Selector`: all tables."""
+        return self.tables
 
     def cost(self, breadth: int, points: int) -> float:
         """See :class:`Selector`."""

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TypeAlias
 
+from . import _native
 from .errors import InvalidInputError
 
 _NORMAL = NormalDist()
@@ -130,9 +131,14 @@ def query_us(
     return tests / 1e3, scan / 1e3
 
 
-def rerank_ns(effort: Effort) -> float:
-    """Expected ns for telling the best candidates by whole sketches, and comparing them exactly."""
-    return effort.candidates * (6 * SHORTLIST_COST + COMPARED_SHARE * COMPARED_COST)
+def rerank_ns(effort: Effort, feature_bytes: float) -> float:
+    """Expected ns for telling the best candidates by whole sketches, and comparing them exactly.
+
+    feature_bytes: of a point.
+    """
+    compared = COMPARED_COST + feature_bytes / 4 * ELEMENT_COST
+    shortlist = max(_native.SHORTLIST * effort.candidates, _native.LEAST_SHORTLIST)
+    return shortlist * SHORTLIST_COST + effort.candidates * COMPARED_SHARE * compared
 
 
 def neighbour_similarities(threshold: float) -> tuple[float, ...]:

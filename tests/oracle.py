@@ -171,6 +171,12 @@ def best_cells(counts: Sequence[int], want: int) -> list[int]:
     return sorted(ranked[:want])
 
 
+def cell_places(counts: Sequence[int], chosen: Sequence[int]) -> list[int]:
+    """Place of each chosen cell by falling count, then number, from 1 on; 0 for -1."""
+    order = sorted(range(len(counts)), key=lambda cell: (-counts[cell], cell))
+    return [order.index(cell) + 1 if cell >= 0 else 0 for cell in chosen]
+
+
 def sketch_scan(
     sketches: np.ndarray,
     query: np.ndarray,

@@ -8,6 +8,8 @@ from closeby.index import FlatIndex, FlinngIndex, _native, featurizer_from
 from closeby.index.calibration import BREADTHS, SAMPLE, Calibration, _binomial_tail
 from closeby.loaders import samples
 
+from tests import oracle
+
 
 def empty() -> Calibration:
     made = Calibration.of_arrays(
@@ -25,23 +27,44 @@ def test_binomial_tail_is_that_of_the_definition() -> None:
         np.testing.assert_allclose(more[:, c], (drawn > c).mean(axis=1), atol=0.005)
 
 
+def counts_of(bitmaps: np.ndarray, cells: int, keys: np.ndarray) -> np.ndarray:
+    """Tests that each cell passes, by the bits themselves."""
+    bits = np.unpackbits(bitmaps, axis=2, bitorder="little")
+    shift = 32 - (bitmaps.shape[1].bit_length() - 1)
+    rows = (bits[t, int(key) >> shift, :cells].astype(int) for t, key in enumerate(keys))
+    return np.asarray(sum(rows))
+
+
 @pytest.mark.parametrize("name", _native.instruction_sets())
-def test_cell_counts_are_those_of_the_bitmaps(name: str) -> None:
+def test_ranked_cells_are_those_of_the_bitmaps(name: str) -> None:
     random = np.random.default_rng(3)
     _native.use_instruction_set(name)
     try:
         for tables, cells in ((1, 1), (9, 100), (33, 700)):
             bitmaps = random.integers(0, 256, (tables, 8, 96), dtype=np.uint8)
-            keys = random.integers(0, 1 << 32, tables, dtype=np.uint32)
-            bits = np.unpackbits(bitmaps, axis=2, bitorder="little")
-            expected = sum(bits[t, keys[t] >> 29, :cells].astype(int) for t in range(tables))
-            assert _native.cell_counts(bitmaps, cells, keys).tolist() == expected.tolist()
+            keys = random.integers(0, 1 << 32, (3, tables), dtype=np.uint32)
+            chosen = np.append(random.integers(0, cells, (3, 6)), [[-1]] * 3, axis=1)
+            histogram, passed, places = _native.ranked_cells(bitmaps, cells, keys, chosen)
+            for row in range(3):
+                counts = counts_of(bitmaps, cells, keys[row])
+                expected = np.bincount(counts, minlength=tables + 1)
+                assert histogram[row].tolist() == expected.tolist()
+                assert passed[row, :-1].tolist() == counts[chosen[row, :-1]].tolist()
+                assert passed[row, -1] == 0
+                assert places[row].tolist() == oracle.cell_places(
+                    counts.tolist(), chosen[row].tolist()
+                )
     finally:
         _native.use_instruction_set("best")
     with pytest.raises(ValueError, match="one key"):
-        _native.cell_counts(bitmaps, cells, keys[:-1])
+        _native.ranked_cells(bitmaps, cells, keys[:, :-1].copy(), chosen)
     with pytest.raises(ValueError, match="a bit for each cell"):
-        _native.cell_counts(bitmaps, 96 * 8 + 1, keys)
+        _native.ranked_cells(bitmaps, 96 * 8 + 1, keys, chosen)
+    for wrong in (-2, cells):
+        with pytest.raises(ValueError, match="cells, or -1"):
+            _native.ranked_cells(bitmaps, cells, keys, np.full((3, 1), wrong))
+    with pytest.raises(ValueError, match="for each query"):
+        _native.ranked_cells(bitmaps, cells, keys, chosen[:2])
 
 
 def test_rivals_are_the_best_other_cells() -> None:
@@ -53,7 +76,7 @@ def test_rivals_are_the_best_other_cells() -> None:
     calibration = empty()
     calibration.measure(packed, 4096, keys, own)
     for row in (0, 100, 255):
-        counts = _native.cell_counts(packed, 4096, keys[row]).astype(int)
+        counts = counts_of(packed, 4096, keys[row])
         assert calibration.chance[row] == pytest.approx(counts.mean() / 16)
         counts[own[row]] = 0
         ordered = np.sort(counts)[::-1]
@@ -116,7 +139,7 @@ def test_asking_for_more_recall_finds_more_of_real_neighbours() -> None:
     exact.add(points)
     index.add(points)
     index.compact()
-    queries = points.take(np.arange(0, 20_000, 100))
+    queries = points.take(np.arange(0, 20_000, 20))
     truth, similarity = exact.search(queries, 11, threshold=0.5)
     recalls = []
     for target in (0.6, 0.95, 0.999):

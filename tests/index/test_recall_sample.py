@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from closeby.index.recall_sample import (
     LEAST_POINTS,
     LEVELS,
     MISSED,
+    NOWHERE,
     WANTED,
     RecallSample,
     asked_of,
 )
-from closeby.index.tuning import Effort
+from closeby.index.selectors import Postings
+from closeby.index.tuning import Effort, PostingsShape
 
 
 def families(count: int, seed: int = 0, *, of: int | None = None) -> SetBatch:
@@ -48,40 +51,132 @@ class Rows:
         return Rows(self.rows[rows])
 
 
-def test_first_rungs_and_recall_are_those_of_counting() -> None:
-    """Neighbour j of query i is found with breadth 1 + (i + j) % 40, or never where that is 0."""
-    sample = RecallSample.empty(LEAST_POINTS)
-    asked = asked_of(LEAST_POINTS)
-    scores = np.tile(np.linspace(0.95, 0.5, WANTED, dtype=np.float32), (asked, 1))
-    truth = np.arange(asked)[:, None] * 100 + np.arange(WANTED)
-    needs = (np.arange(asked)[:, None] + np.arange(WANTED)) % 41
-    ladder = np.array([1, 2, 4, 8, 16, 32, 64])
-    wrong: list[int] = []
+class Known:
+    """A segment of which it is known how far its points are for each query.
 
-    def everything(queries: Rows, effort: Effort, k: int) -> Any:
-        return truth[queries.rows], scores[queries.rows]
+    Neighbour j of query i is found with the breadth 1 + (i + j) % 40, never where that is 1, and on
+    level j % 6 or higher.
+    """
 
-    def selected(queries: Rows, effort: Effort, k: int) -> Any:
-        here = (needs[queries.rows] > 0) & (needs[queries.rows] <= effort.breadth)
-        here |= (needs[queries.rows] == 0) & (effort.candidates == LEVELS[-1])
-        wrong.append(int((~here).sum()))
-        found = np.where(here, truth[queries.rows], -1)
-        return found, np.where(here, scores[queries.rows], np.float32("nan"))
+    points = 5_000
 
-    sample.ask(Rows(np.arange(asked)), everything, selected, ladder, 5_000, 0.6)
-    near = scores >= 0.6
-    for candidates, extra in zip(LEVELS, (False, True), strict=True):
-        for breadth in ladder.tolist():
-            found = ((needs > 0) & (needs <= breadth)) | (extra & (needs == 0))
+    def __init__(self) -> None:
+        asked = asked_of(LEAST_POINTS)
+        row, column = np.arange(asked)[:, None], np.arange(WANTED)
+        self.places = row * 100 + column
+        self.scores = np.tile(np.linspace(0.95, 0.5, WANTED, dtype=np.float32), (asked, 1))
+        self.breadths = np.where((row + column) % 40, 1 + (row + column) % 40, NOWHERE)
+        self.levels = np.broadcast_to(column % len(LEVELS), (asked, WANTED))
+        self.looked_everywhere = False
+
+    def everything(self, queries: Rows, effort: Effort, floor: float) -> Any:
+        self.looked_everywhere = True
+        return self.places[queries.rows], self.scores[queries.rows]
+
+    def selected(self, queries: Rows, effort: Effort, floor: float) -> Any:
+        here = self.breadths[queries.rows] <= effort.breadth
+        here &= np.array(LEVELS)[self.levels[queries.rows]] <= effort.candidates
+        places = np.where(here, self.places[queries.rows], -1)
+        return places, np.where(here, self.scores[queries.rows], np.float32("nan"))
+
+    def reach(self, queries: Rows, places: Any) -> Any:
+        return np.where(places >= 0, self.breadths[queries.rows], NOWHERE).astype(np.uint32)
+
+    def scanned(self, breadth: int) -> float:
+        return 16.0 * breadth
+
+
+def test_recall_and_effort_are_those_of_counting() -> None:
+    sample, known = RecallSample.empty(LEAST_POINTS), Known()
+    sample.ask(Rows(np.arange(len(known.places))), known, 0.6, broad=None, farthest=100)
+    assert known.looked_everywhere
+    near = known.scores >= 0.6
+    assert sample.neighbours(0.6) == near.sum()
+    assert (sample.levels[:, ~near] == MISSED).all()  # nobody asked for those
+    for level, candidates in enumerate(LEVELS):
+        for breadth in (1, 2, 10, 25, 33, 40, 99):
+            found = (known.breadths <= breadth) & (known.levels <= level)
             expected = found[near].mean()
             assert sample.recall(0.6, breadth, candidates) == pytest.approx(expected)
-    assert (sample.rungs[:, ~near] == MISSED).all()  # nobody asked for those
-    assert sample.neighbours(0.6) == near.sum()
-    effort = sample.effort(0.6, 0.5, lambda effort: effort.breadth + effort.candidates)
-    assert effort.candidates == LEVELS[0]
-    assert 16 < effort.breadth < 32
-    # More than the first level has: the second is taken, whatever it costs.
-    assert sample.effort(0.6, 0.999, lambda effort: effort.breadth).candidates == LEVELS[1]
+            assert sample.recall(0.6, breadth, candidates + 1) == pytest.approx(expected)
+    assert sample.most(0.6) == pytest.approx((known.breadths[near] < NOWHERE).mean())
+
+    def cost(effort: Effort) -> float:
+        return effort.breadth + effort.candidates
+
+    for target in (0.3, 0.6, 0.8):
+        effort = sample.effort(0.6, target, cost)
+        reached = sample.recall(0.6, effort.breadth, effort.candidates)
+        assert target < reached < target + 0.06
+        cheaper = [
+            Effort(breadth, candidates)
+            for candidates in LEVELS
+            for breadth in range(1, 41)
+            if sample.recall(0.6, breadth, candidates) >= reached
+        ]
+        assert cost(effort) == min(map(cost, cheaper))
+    most = sample.effort(0.6, 0.9999, cost)  # more than there is to be found: the most there is
+    assert sample.recall(0.6, most.breadth, most.candidates) == pytest.approx(sample.most(0.6))
+
+
+@pytest.mark.parametrize(("broad", "enough"), [(90, True), (60, False)])
+def test_all_points_are_compared_where_neighbours_are_far_for_the_selector(
+    broad: int, enough: bool
+) -> None:
+    """Of some neighbours the breadth is 40: more than half of 60, not of 90."""
+    known = Known()
+    known.levels = np.zeros_like(known.levels)
+    sample = RecallSample.empty(LEAST_POINTS)
+    sample.ask(Rows(np.arange(len(known.places))), known, 0.6, broad=broad, farthest=100)
+    nowhere = known.breadths == NOWHERE
+    assert known.looked_everywhere == (not enough) or nowhere.any()
+    known.breadths = np.where(nowhere, 40, known.breadths)
+    known.looked_everywhere = False
+    sample.ask(Rows(np.arange(len(known.places))), known, 0.6, broad=broad, farthest=100)
+    assert known.looked_everywhere != enough
+
+
+def test_who_competes_for_candidates_depends_on_how_far_a_search_looks() -> None:
+    """Found among 20 candidates by narrow searches, among 50 only by wide ones."""
+
+    class Crowded(Known):
+        def selected(self, queries: Rows, effort: Effort, floor: float) -> Any:
+            self.levels = np.full_like(self.breadths, 0 if effort.breadth < 30 else 2)
+            return super().selected(queries, effort, floor)
+
+    sample, known = RecallSample.empty(LEAST_POINTS), Crowded()
+    sample.ask(Rows(np.arange(len(known.places))), known, 0.5, broad=None, farthest=100)
+    narrow, wide = (int(rung) for rung in sample.rungs)
+    assert narrow < 30 < wide
+    reached = (known.breadths <= narrow).mean()
+    assert sample.recall(0.5, narrow, 20) == pytest.approx(reached)
+    assert sample.recall(0.5, wide, 20) == 0
+    assert sample.recall(0.5, wide, 50) == pytest.approx((known.breadths <= wide).mean())
+    halfway = math.sqrt(narrow * wide)
+    assert 0 < sample.recall(0.5, halfway, 20) < sample.recall(0.5, halfway, 50)
+
+
+@pytest.mark.parametrize("tables", [8, 40])
+def test_reach_of_lsh_tables_is_the_first_shared_bucket(tables: int) -> None:
+    random = np.random.default_rng(2)
+    stored = random.integers(0, 1 << 32, (500, tables), np.uint32)
+    shape = PostingsShape(5)
+    arrays = {
+        name: np.zeros(size, kind)
+        for name, (kind, size) in Postings.shapes(500, shape, tables).items()
+    }
+    postings = Postings(arrays["offsets"], arrays["positions"])
+    postings.insert(stored, 0)
+    postings.finish()
+    keys = random.integers(0, 1 << 32, (20, tables), np.uint32)
+    places = np.append(random.integers(0, 500, (20, 4)), [[-1]] * 20, axis=1)
+    reach = postings.reach(keys, places, 500, lambda at: stored[at])
+    for row in range(20):
+        for column in range(5):
+            place = places[row, column]
+            shared = [t for t in range(tables) if keys[row, t] >> 27 == stored[place, t] >> 27]
+            expected = shared[0] + 1 if shared and place >= 0 else NOWHERE
+            assert reach[row, column] == expected
 
 
 @pytest.mark.parametrize("engine", [FlinngIndex, LshIndex])
