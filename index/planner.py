@@ -15,6 +15,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from .advice import EXACT_ENOUGH_US
 from .batches import SparseBatch
 from .engine import Metric, check_features
 from .errors import InvalidInputError
@@ -27,9 +28,9 @@ __all__ = [
     "plan",
 ]  # fmt: skip
 
-# Exact search is taken where comparing all takes no longer than this beside the call itself (over
-# HTTP a call takes more than that), or no more times than this what the cheapest takes.
-EXACT_ENOUGH_US, EXACT_ENOUGH = 100.0, 1.3
+# Exact search is taken where comparing all takes no longer than EXACT_ENOUGH_US beside the call
+# itself (over HTTP a call takes more than that), or so many times what the cheapest takes.
+EXACT_ENOUGH = 1.3
 # Expected recall may fall short of the target by so much, and by what the sample leaves open.
 SLACK = 0.01
 # Collections are planned when they have so many points (with fewer comparing all, or all sketches,

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from . import _native
-from .advice import Evidence, advise
+from .advice import NUMBER_BYTES, Evidence, advise
 from .batches import Batch, FloatArray, Int64Array, SetBatch, SparseBatch
 from .crew import Crew
 from .engine import Metric, check_features, check_ids, check_k, check_metric, smallest_hit
@@ -594,6 +594,8 @@ class SegmentedIndex(ABC):
                 np.concatenate(nearest) if nearest else np.zeros((0, WANTED), np.float32),
                 most / max(1, points),
                 scanned / max(1, points),
+                self.nbytes["features"] // NUMBER_BYTES if self.keep_features else None,
+                self.dim is not None and not self.sparse,
                 bool(self.sparse),
             )
         )

@@ -28,7 +28,8 @@ from .source import Data, Split, of_collection, of_file, split
 __all__ = ["BenchFlags", "run_bench"]
 
 PACKAGES = ("closeby", "numpy", "faiss-cpu")
-THRESHOLDS = {"jaccard": 0.5, "cosine": 0.8, "ip": None}
+TOLD_LEFT_OUT = 5
+"""Lines at the terminal about what was left out; all are in the report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def _bench(console: Console, flags: BenchFlags) -> int:
         data = _data(flags)
         engines = plans.check_engines(flags.engines, data.metric)
         divided = split(data, flags.queries, flags.seed)
-        threshold = THRESHOLDS[data.metric] if flags.threshold is None else flags.threshold
+        threshold = plans.check_threshold(flags.threshold, data.metric)
         deadline = None if flags.time_limit is None else begun + flags.time_limit
         conditions = run.Conditions(data.metric, threshold, flags.seed, deadline=deadline)
         journal = Journal(flags.output, _described(data, divided, conditions, flags))
@@ -193,7 +194,8 @@ def _write(
     console: Console, folder: Path, journal: Journal, outcome: run.Outcome, target: float
 ) -> int:
     rows = report.table_rows(journal)
-    described, left_out = journal.run, list(outcome.left_out)
+    described = journal.run
+    left_out: list[str] = []
     if described["bad_rows"]:
         left_out.append(f"{described['bad_rows']:,} rows of the data that are no points")
     pictures: list[Path] = []
@@ -203,14 +205,18 @@ def _write(
         from . import plots
 
         pictures = plots.draw(folder, described, rows)
+    left_out += outcome.left_out
     (folder / "results.csv").write_text(report.csv_text(rows))
     names = [path.name for path in pictures]
     (folder / "report.md").write_text(report.markdown(described, rows, left_out, target, names))
     (folder / "report.html").write_text(page.page(described, rows, left_out, target, pictures))
     told = report.advice(rows, target, described["planned"]).replace("**", "")
     console.print(escape(told), soft_wrap=True)
-    for line in left_out:
+    for line in left_out[:TOLD_LEFT_OUT]:
         console.print(escape(f"left out: {line}"), style="yellow", soft_wrap=True)
+    if len(left_out) > TOLD_LEFT_OUT:
+        more = f"left out: {len(left_out) - TOLD_LEFT_OUT} more, named in report.md"
+        console.print(more, style="yellow", soft_wrap=True)
     if outcome.stopped:
         console.print("the time was up; the same command goes on where it was", style="yellow")
     sys.stdout.write(f"{folder / 'report.html'}\n")

@@ -10,8 +10,12 @@ from closeby.service.engines import ENGINES
 
 from .errors import BenchError
 
-__all__ = ["Build", "Job", "builds_for", "check_engines", "check_names", "check_target", "jobs"]
+__all__ = [
+    "Build", "Job", "builds_for", "check_engines", "check_names", "check_target",
+    "check_threshold", "jobs",
+]  # fmt: skip
 
+THRESHOLDS: dict[str, float | None] = {"jaccard": 0.5, "cosine": 0.8, "ip": None}
 MIDDLE = 0.95
 TARGETS = (0.5, 0.8, 0.9, 0.95, 0.99)
 # Engines that compare with everything have nothing to trade.
@@ -80,6 +84,21 @@ def check_target(target: float) -> float:
             "(the engine flat compares with every point, and has all)"
         )
     return target
+
+
+def check_threshold(threshold: float | None, metric: str) -> float | None:
+    """The least similarity that counts as near: as given, or that of the metric.
+
+    Raises:
+        BenchError: no similarity by the metric, or not one that counts, can be that.
+    """
+    if threshold is None:
+        return THRESHOLDS[metric]
+    if metric != "ip" and not 0 < threshold <= 1:
+        raise BenchError(
+            f"--threshold {threshold:g} is no similarity by {metric}; take more than 0, at most 1"
+        )
+    return threshold
 
 
 def builds_for(engine: str, planned: dict[str, Any] | None) -> list[Build]:

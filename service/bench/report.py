@@ -101,6 +101,10 @@ def facts(run: dict[str, Any]) -> list[str]:
         f"Data: {run['what']}, {run['points']:,} points by {identity['metric']} "
         f"({run['features']}), {run['queries']:,} queries that are not among them; data digest "
         f"{identity['data'][:12]}, seed {identity['seed']}.",
+        "Columns: *engine*, with what it was built with where that is not its default, as a "
+        "collection's `index` and `index_params`; *target_recall*, what it was asked for; "
+        "*R1@10*: the nearest neighbour is among ten answers, *R10@100*: the share of the ten "
+        "nearest in 100; *estimate*: the recall that the engine itself promises.",
         f"Truth: every query compared with every point; ties count for either.{near}",
         f"Time: processor time of one thread, medians of {run['repeats']}, all queries in one "
         "call of k = 10 (*one call*: a query at a time); hashing of queries and points included, "
@@ -115,16 +119,17 @@ def facts(run: dict[str, Any]) -> list[str]:
 def advice(rows: list[Row], target: float, planned: str | None) -> str:
     """What to take, in a sentence."""
     measure = main_measure(rows)
+    recall = {"near": "recall of near neighbours", "R10@10": "recall of the ten nearest"}[measure]
     best = taken(rows, target)
     plan = f' The planner (`index="auto"`) takes {planned}.' if planned else ""
     if best is None:
         top = best_reached(rows)
         return (
-            f"No measured engine reaches {measure} ≥ {target:g}; the highest is {top[measure]:.3f},"
-            f" {top['label']} at target_recall {top['target_recall']:g}.{plan}"
+            f"No measured engine reaches a {recall} of {target:g}; the highest is "
+            f"{top[measure]:.3f}, {top['label']} asked for {top['target_recall']:g}.{plan}"
         )
     return (
-        f"For {measure} ≥ {target:g} take **{best['label']}** at target_recall "
+        f"For a {recall} of {target:g} take **{best['label']}**, asked for "
         f"{best['target_recall']:g}: {best[measure]:.3f} in {best['us']:,.1f} µs a query, "
         f"{best['bytes_per_point']:,.0f} bytes a point, built in {best['build_s']:,.2f} s.{plan}"
     )

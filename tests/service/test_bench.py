@@ -156,6 +156,7 @@ def file_of(folder: Path, name: str, text: str) -> Path:
         ("two.txt", "a row\nb row\n", ("--engines", "hnsw"), 2, "does not search by jaccard"),
         ("two.txt", "a row\nb row\n", ("--metric", "cosine"), 2, "can be jaccard, not cosine"),
         ("two.txt", "a row\nb row\n", ("--target-recall", "1.5"), 2, "take 0.5 to 0.9999"),
+        ("two.txt", "a row\nb row\n", ("--threshold", "7"), 2, "more than 0, at most 1"),
         ("two.txt", "a row\nb row\n", ("--kmers", "9"), 2, "of the field sequence"),
         ("two.txt", "a row\nb row\n", ("--kmers", "9", "--words", "2"), 2, "exclude one another"),
         ("two.txt", "a row\nb row\n", ("--limit", "1"), 2, "--limit must be at least 2"),
