@@ -24,6 +24,8 @@ from .hedging import Hedging
 
 __all__ = ["Fanout", "Link", "Pending"]
 
+TAKE_SECONDS = 0.25
+"""How long it may take to get hold of answers that came while a late shard was waited for."""
 PROBE_SECONDS = 0.25
 """Pause between two probes of a shard."""
 PROBE_DEADLINE = 3.0
@@ -122,13 +124,19 @@ class Fanout:
         return self._hedged(waiting, end) if hedged else self._answers(waiting, end)
 
     def _answers(self, waiting: dict[str, _Asked], end: float) -> dict[str, Any]:
-        """What has come by `end`, of the first or the second request, whichever is sooner."""
+        """What has come by `end`, of the first or the second request, whichever is sooner.
+
+        Shards are waited for in turn. Those behind a late one have had all that time to answer, but
+        to fetch an answer through Ray takes longer than the nothing that is left of it.
+        """
         answers: dict[str, Any] = {}
+        after_a_late_one = end + TAKE_SECONDS
         for shard, one in waiting.items():
             try:
                 answers[shard] = self._first_of(shard, one, end)
             except TimeoutError as error:
                 self._suspect(shard, error)
+                end = after_a_late_one
             except Exception as error:  # of the shard or on the way to it: the others go on
                 log.debug("shard_failed", shard=shard, method=one.method, error=str(error)[:300])
         return answers

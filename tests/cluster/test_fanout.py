@@ -128,6 +128,38 @@ def test_when_both_requests_are_late_the_shard_is_missing(fanout: Any) -> None:
     assert hedged.suspects == {"b"}
 
 
+class FarAnswer:
+    """There already, but it takes a moment to fetch, as through Ray."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def result(self, timeout: float) -> str:
+        time.sleep(min(timeout, self._seconds))
+        if timeout < self._seconds:
+            raise TimeoutError
+        return "answer"
+
+    def cancel(self) -> None:
+        pass
+
+
+class FarLink:
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def send(self, method: str, *arguments: Any) -> FarAnswer:
+        return FarAnswer(self._seconds)
+
+
+def test_an_answer_that_came_counts_though_a_dead_shard_was_waited_for() -> None:
+    fanout = Fanout(lambda shard: FarLink(60.0 if shard == "dead" else 0.02))
+    found = fanout.ask(["dead", "alive"], "search", deadline=0.1)
+    fanout.close()
+    assert found == {"alive": "answer"}
+    assert fanout.suspects == {"dead"}
+
+
 def test_the_delay_is_the_percentile_of_the_last_answers() -> None:
     hedging = Hedging(90.0)
     for i in range(LEAST_ANSWERS - 1):

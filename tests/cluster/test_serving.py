@@ -25,7 +25,6 @@ pytestmark = [
 
 START_SECONDS = 180
 WHOLE_SECONDS = 30
-DEADLINE = 1.0
 OBJECT_STORE = 100 << 20
 
 
@@ -70,7 +69,6 @@ def running(
             segments=f"file://{folder}/objects",
             cache=folder / "cache",
             segment_points=256,
-            shard_deadline=DEADLINE,
             shard_cpus=2,
             ingress_cpus=2,
         )
