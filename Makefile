@@ -45,9 +45,9 @@ docs: $(VENV)/.installed-docs  ## the pages of docs/ and the Python API's refere
 	@$(BIN)/python -m pdoc -d google -o build/docs/api closeby.index closeby.optimize closeby.client closeby.loaders
 	@echo "closeby: build/docs/index.html"
 
+# The page shows what there is, also where a command failed; make then fails for it.
 bench: $(VENV)/.installed-peers  ## every table and figure that needs no other data (about an hour and a half)
-	@$(BIN)/python -m benchmarks all
-	@$(BIN)/python -m benchmarks page
+	@$(BIN)/python -m benchmarks all; failed=$$?; $(BIN)/python -m benchmarks page && exit $$failed
 
 constraints: $(BIN)/python  ## pin the versions anew: writes constraints.txt
 	@env -u PIP_CONSTRAINT -u PIP_BUILD_CONSTRAINT $(BIN)/python .ci/write_constraints.py

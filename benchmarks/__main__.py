@@ -88,6 +88,9 @@ def main(arguments: list[str] | None = None) -> int:
     planner.arguments(commands.add_parser("planner", help="what plans predict, and what is so"))
     everything = commands.add_parser("all", help="all figures that need nothing else")
     everything.add_argument("--list", action="store_true", help="name the commands, run none")
+    everything.add_argument(
+        "--from", dest="first", help="begin with this one of them, after a run that was stopped"
+    )
     for name in dict.fromkeys(name.split()[0] for name in OWN):
         told = "; ".join(what for own, (_, what) in OWN.items() if own.split()[0] == name)
         commands.add_parser(name, help=told)
@@ -195,19 +198,28 @@ def _page(options: argparse.Namespace) -> int:
 
 
 def _all(options: argparse.Namespace) -> int:
-    """Every command whose data is there, each in a process of its own."""
+    """Every command whose data is there, each in a process of its own; none stops the others."""
+    todo = [figure for figure in figures.FIGURES if not figure.needs]
+    if options.first is not None:
+        names = [figure.command for figure in todo]
+        if options.first not in names:
+            raise KeyError(f"there is no command {options.first!r}; see all --list")
+        todo = todo[names.index(options.first) :]
     failed = []
-    for figure in figures.FIGURES:
-        if figure.needs:
-            continue
+    for figure in todo:
         print(f"== {figure.command} (about {figure.minutes:g} minutes)", flush=True)
         if options.list:
             continue
         command = [sys.executable, "-m", "benchmarks", *figure.command.split()]
-        if subprocess.run(command, cwd=HERE.parent, check=False).returncode:
-            failed.append(figure.command)
-    for command in failed:
-        print(f"benchmarks: failed: {command}", file=sys.stderr)
+        try:
+            if subprocess.run(command, cwd=HERE.parent, check=False).returncode:
+                failed.append(figure.command)
+        except KeyboardInterrupt:
+            print(f"benchmarks: stopped; all --from {figure.command!r} goes on", file=sys.stderr)
+            return 130
+    print(f"== {len(todo)} commands, about {sum(figure.minutes for figure in todo):g} minutes")
+    for name in failed:
+        print(f"benchmarks: failed: python -m benchmarks {name}", file=sys.stderr)
     return 1 if failed else 0
 
 

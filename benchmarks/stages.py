@@ -68,7 +68,8 @@ def _stages(
     hashed = index.hash(queries)
     effort = index._effort(segment, index.target_recall, K)
     selector = segment.selector
-    assert isinstance(selector, GroupTests), "too few points for group tests"
+    if not isinstance(selector, GroupTests):
+        raise SystemExit("benchmarks: too few points for group tests, a larger --limit may do")
     view = segment._view
     asked = len(queries)
 

@@ -1,6 +1,7 @@
 """Whatever result the docs name has a command, and the table of commands is true."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,32 @@ def test_all_runs_what_needs_nothing_else(capsys):
     told = capsys.readouterr().out
     for figure in figures.FIGURES:
         assert (f"== {figure.command} (" in told) == (not figure.needs)
+
+
+def test_all_goes_on_after_a_failure_and_names_it(capsys, monkeypatch):
+    asked = []
+
+    def fake(command, **_):
+        asked.append(command[3:])
+        return subprocess.CompletedProcess(command, int(command[3] == "fanout"))
+
+    monkeypatch.setattr(subprocess, "run", fake)
+    assert main(["all"]) == 1
+    assert len(asked) == sum(not figure.needs for figure in figures.FIGURES)
+    assert capsys.readouterr().err == "benchmarks: failed: python -m benchmarks fanout\n"
+
+
+def test_all_goes_on_where_it_was_stopped(capsys, monkeypatch):
+    def stopped(command, **_):
+        if command[3] == "hashing":
+            raise KeyboardInterrupt
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", stopped)
+    assert main(["all"]) == 130
+    assert "all --from 'hashing' goes on" in capsys.readouterr().err
+    assert main(["all", "--from", "hashing", "--list"]) == 0
+    told = capsys.readouterr().out
+    assert "== hashing" in told
+    assert "== compare" not in told
+    assert main(["all", "--from", "nothing"]) == 2
