@@ -57,6 +57,7 @@ FIGURES = (
     Figure(("service-queries*",), "service queries", 3),
     Figure(("service-ingest*",), "service ingest", 3),
     Figure(("service-imports*",), "service imports", 5),
+    Figure(("service-store*",), "service store", 4),
     Figure(("service-cluster*",), "cluster", 15, "the extra cluster"),
     Figure(("service-peers*",), "service peers --peers-python PYTHON", 10, "Chroma, pgvector"),
     Figure(("service-kills*",), f"kills --output {OUT}/service-kills.json", 20),
