@@ -4,6 +4,7 @@
     FlinngIndex        group tests: sets and vectors, dense or sparse, at high similarity
     fit_sets           a sample of sets -> parameters of FlinngIndex
     LshIndex           LSH tables: the same, faster for more memory
+    fit_lsh            a sample of points -> parameters of LshIndex
     MaxIPIndex         maximum inner product of vectors of any norm
     FlatIndex          exact search, the oracle
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .features import featurizer_from
     from .featurizer import Featurizer
-    from .fitting import fit_sets
+    from .fitting import fit_lsh, fit_sets
     from .flat import FlatIndex
     from .flinng import FlinngIndex
     from .lsh import LshIndex
@@ -57,6 +58,7 @@ __all__ = [
     "as_sparse_batch",
     "errors",
     "featurizer_from",
+    "fit_lsh",
     "fit_sets",
     "merge_topk",
 ]
@@ -79,6 +81,7 @@ _HOMES = {
     "as_set_batch": "batches",
     "as_sparse_batch": "batches",
     "featurizer_from": "features",
+    "fit_lsh": "fitting",
     "fit_sets": "fitting",
     "merge_topk": "topk",
 }

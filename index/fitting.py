@@ -1,4 +1,4 @@
-"""Parameters of group tests fitted to a sample of the sets that are to come.
+"""Parameters of group tests and LSH tables fitted to a sample of the points that are to come.
 
 The formulas of ``tuning`` take points as unrelated. Where they resemble each other (molecules share
 most of their pieces), a cell passes tests by the background similarity of its points too:
@@ -17,22 +17,31 @@ from typing import Any
 
 import numpy as np
 
-from .batches import as_set_batch
+from .alive_points import rows_of
+from .batches import FloatArray, as_set_batch
+from .engine import Metric, check_features, check_metric
 from .errors import InvalidInputError
+from .lsh import hash_probability
 from .minhash import MinHashFamily
+from .points import Points
+from .segmented import DEFAULT_THRESHOLD, MAX_TABLES
 from .tuning import (
     LEAST_TABLES,
     LOAD,
+    MAX_HASHES,
     SCAN_BELOW,
     TYPICAL_CELLS,
     check_target,
     group_shape,
+    plan_postings,
     tables_for,
 )
 
 SAMPLE = 1_000
 VALUES = 256
 MOST_K = 4
+# Points of the sample whose similarity to the others is computed exactly.
+ASKING = 100
 # More tables than the threshold needs are worth their memory up to here, where points resemble
 # each other.
 MOST_TABLES = 64
@@ -83,6 +92,74 @@ def fit_sets(
         "threshold": threshold,
         "target_recall": target,
     }
+
+
+def fit_lsh(
+    sample: Any,
+    metric: Metric = "jaccard",
+    *,
+    expected_points: int,
+    threshold: float | None = None,
+    target_recall: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """What ``LshIndex`` should be given for points like these.
+
+    How many strangers share a bucket is measured on pairs of the sample: where points resemble each
+    other, longer keys in more tables cost less than comparing them.
+
+    Args:
+        sample: at least two points as ``LshIndex.add`` takes them; of more than a thousand, a
+            thousand spread over them.
+        metric: ``"jaccard"`` or ``"cosine"``.
+        expected_points: number of points to come.
+        threshold: least similarity of a neighbour; the engine's own unless given.
+        target_recall: share of the neighbours wanted.
+        seed: of the choice of pairs.
+
+    Returns:
+        ``K``, ``tables``, ``expected_points``, ``threshold``, ``target_recall``.
+
+    Raises:
+        InvalidInputError: unusable points, or fewer than two.
+    """
+    check_metric(metric, ("jaccard", "cosine"))
+    target = check_target(target_recall)
+    least = DEFAULT_THRESHOLD[metric] if threshold is None else threshold
+    agree = hash_probability(metric, np.clip(_pairs(sample, metric, seed), -1, 1))
+    plan = plan_postings(
+        expected_points,
+        float(hash_probability(metric, least)),
+        lambda K: float((agree**K).mean()),
+        target,
+        most_hashes=MAX_HASHES[metric],
+        most_tables=MAX_TABLES,
+    )
+    return {
+        "K": plan.K,
+        "tables": min(plan.tables, MAX_TABLES),
+        "expected_points": expected_points,
+        "threshold": least,
+        "target_recall": target,
+    }
+
+
+def _pairs(sample: Any, metric: Metric, seed: int) -> FloatArray:
+    """Exact similarities of pairs of the sample, float32 (pairs,)."""
+    features = check_features(sample, metric, None, None)
+    if len(features) < 2:
+        raise InvalidInputError("a sample is at least two points", field="sample")
+    places = np.unique(np.linspace(0, len(features) - 1, SAMPLE).astype(np.int64))
+    asking = np.random.default_rng(seed).permutation(len(places))[:ASKING]
+    stored = Points()
+    stored.append(np.arange(len(places)), rows_of(features, places))
+    view = stored.view()
+    assert view is not None
+    rows = list(view.similarities(view.take(np.sort(asking)), np.arange(len(places))))
+    # A point is no stranger to itself.
+    return np.concatenate(
+        [np.delete(row, own) for row, own in zip(rows, np.sort(asking), strict=True)]
+    )
 
 
 def _background(sample: Any, seed: int) -> dict[int, float]:

@@ -44,6 +44,13 @@ from .tuning import (
 DEFAULT_CAPACITY = 8_192
 
 
+def hash_probability(metric: Metric, similarity: Any) -> Any:
+    """Probability that one hash, a MinHash value or a sign, agrees at this similarity."""
+    if metric == "jaccard":
+        return similarity
+    return SignedRandomProjection.collision_probability(similarity)
+
+
 class LshIndex(SegmentedIndex):
     """Near neighbours of sets (Jaccard) or vectors (cosine) at high similarity, by LSH tables.
 
@@ -56,7 +63,8 @@ class LshIndex(SegmentedIndex):
             ones less.
         expected_points: how many points the index is laid out for.
         tables: m; from the formulas of ``tuning`` unless given.
-        K: hashes combined into a key, MinHash values or sign bits; chosen unless given.
+        K: hashes combined into a key, MinHash values or sign bits; chosen unless given, for points
+            that are as much alike as URLs are (``fit_lsh`` measures it).
         sketch_bits: 128, 256 or 512.
         scheme: MinHash scheme; chosen by the size of the first set unless given.
         capacity: points of the mutable segment, which every query scans, before it is sealed.
@@ -120,10 +128,7 @@ class LshIndex(SegmentedIndex):
         return MAX_HASHES[self.metric]
 
     def _hash_probability(self, similarity: float) -> float:
-        """Probability that one hash, a MinHash value or a sign, agrees at this similarity."""
-        if self.metric == "jaccard":
-            return similarity
-        return float(SignedRandomProjection.collision_probability(similarity))
+        return float(hash_probability(self.metric, similarity))
 
     def _plan(self, K: int | None, tables: int | None) -> tuple[int, int]:
         near = self._hash_probability(self.threshold)
@@ -135,10 +140,11 @@ class LshIndex(SegmentedIndex):
         return plan.K, self._within_limit(plan.tables if tables is None else tables)
 
     def _cheapest(self, most_tables: int) -> PostingsPlan:
+        far = hash_probability(self.metric, BACKGROUND[self.metric])
         return plan_postings(
             self.expected_points,
             self._hash_probability(self.threshold),
-            self._hash_probability(BACKGROUND[self.metric]),
+            lambda K: far**K,
             self.target_recall,
             most_hashes=self._hash_limit(),
             most_tables=most_tables,

@@ -23,7 +23,7 @@ from .baselines.rebuilt import STRUCTURE_FROM, TAIL, TAIL_SHARE
 from .batches import Batch, FloatArray, SetBatch
 from .engine import Engine, Metric, smallest_hit
 from .errors import InvalidInputError
-from .fitting import fit_sets
+from .fitting import fit_lsh, fit_sets
 from .flat import FlatIndex
 from .flinng import MIN_CELLS, FlinngIndex
 from .lsh import LshIndex
@@ -267,7 +267,16 @@ def _flinng(task: Task) -> Option:
 
 
 def _lsh(task: Task) -> Option:
-    return _segmented(task, "lsh", {"expected_points": _expected(task)})
+    params: dict[str, Any] = {"expected_points": _expected(task)}
+    fitted = fit_lsh(
+        task.pool,
+        "jaccard" if task.metric == "jaccard" else "cosine",
+        expected_points=params["expected_points"],
+        threshold=task.threshold,
+        target_recall=task.target_recall,
+        seed=task.seed,
+    )
+    return _segmented(task, "lsh", params | {name: fitted[name] for name in ("K", "tables")})
 
 
 def _maxip(task: Task) -> Option:

@@ -17,6 +17,7 @@ the best T of N/g cells finds the neighbour with probability target when
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TypeAlias
@@ -221,7 +222,8 @@ def tables_for(points: int, s: float, target_recall: float) -> int:
 TABLE_COST = 25.0  # two places in memory, asked for ahead of time
 VALUE_COST = 6.0  # one hash value of the query
 CANDIDATE_COST = 8.0  # one sketch, read out of order
-# Similarity to the query that most points are taken to have: of URLs, and of any random vectors.
+# Similarity to the query that most points are taken to have, where no sample tells (fit_lsh): that
+# of URLs, and of any random vectors.
 BACKGROUND = {"jaccard": 0.05, "cosine": 0.1}
 # Points of a bucket, between this and half of it, that agree by chance in the bits that address it.
 BUCKET_LOAD = 4
@@ -275,7 +277,7 @@ def postings_bytes(points: int, tables: int, most_bits: int = 32) -> float:
 def plan_postings(
     points: int,
     near: float,
-    far: float,
+    chance: Callable[[int], float],
     target_recall: float,
     *,
     most_hashes: int,
@@ -286,7 +288,7 @@ def plan_postings(
     Args:
         points: expected number of points.
         near: probability that one hash agrees with that of a neighbour at the threshold.
-        far: the same for the background.
+        chance: probability that so many hashes of two points agree.
         target_recall: wanted.
         most_hashes: greatest K.
         most_tables: greatest m.
@@ -296,7 +298,7 @@ def plan_postings(
         tables = postings_tables_for(near**K, target_recall)
         if plans and tables > most_tables:
             break
-        met = tables * min(points, points * far**K + BUCKET_LOAD)
+        met = tables * min(points, points * chance(K) + BUCKET_LOAD)
         cost = tables * (TABLE_COST + K * VALUE_COST) + met * CANDIDATE_COST
         plans.append(PostingsPlan(K, tables, met, cost))
     least = min(plan.cost for plan in plans)

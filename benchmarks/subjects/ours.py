@@ -14,7 +14,6 @@ class Flinng(Subject):
     """Group tests, sketches and exact re-rank; parameters are those of ``FlinngIndex``."""
 
     engine: ClassVar[str] = "FlinngIndex"
-    fitted: ClassVar[bool] = True
 
     def __init__(self, metric: Any, seed: int, **parameters: Any) -> None:
         self._parameters = {"metric": metric, "seed": seed} | parameters
@@ -23,14 +22,17 @@ class Flinng(Subject):
     def build(self, points: Any) -> None:
         """Add all points and merge them into one segment."""
         engine = getattr(closeby, self.engine)
-        parameters = {"expected_points": len(points)} | self._parameters
-        if self.fitted and isinstance(points, closeby.SetBatch):
-            target = self._parameters.get("target_recall", 0.95)
-            fit = closeby.fit_sets(points, expected_points=len(points), target_recall=target)
-            parameters = fit | parameters
-        self._index = engine(**parameters)
+        self._index = engine(**self._fit(points), **self._parameters)
         self._index.add(points)
         self._index.compact()
+
+    def _fit(self, points: Any) -> dict[str, Any]:
+        """Parameters that are not given, chosen by a sample of the points."""
+        fitted: dict[str, Any] = {"expected_points": len(points)}
+        if isinstance(points, closeby.SetBatch):
+            target = self._parameters.get("target_recall", 0.95)
+            fitted |= closeby.fit_sets(points, expected_points=len(points), target_recall=target)
+        return {name: x for name, x in fitted.items() if name not in self._parameters}
 
     def search(self, queries: Any, k: int, **setting: Any) -> Int64Array:
         """See :class:`Subject`; the setting is ``target_recall``."""
@@ -64,7 +66,16 @@ class Lsh(Flinng):
     """LSH tables with the same sketches and re-rank; parameters are those of ``LshIndex``."""
 
     engine: ClassVar[str] = "LshIndex"
-    fitted: ClassVar[bool] = False
+
+    def _fit(self, points: Any) -> dict[str, Any]:
+        """See :class:`Flinng`."""
+        fitted = closeby.fit_lsh(
+            points,
+            self._parameters["metric"],
+            expected_points=len(points),
+            target_recall=self._parameters.get("target_recall", 0.95),
+        )
+        return {name: x for name, x in fitted.items() if name not in self._parameters}
 
 
 class Flat(Subject):

@@ -51,5 +51,6 @@ drive=()
 for stem in native crew json_rows maxip_kernels batches features segments files lsh paper duplicates topk; do
   drive+=("tests/index/test_$stem.py")
 done
+drive+=("tests/index/test_calibration.py::test_ranked_cells_are_those_of_the_bitmaps")
 drive+=("tests/index/test_sparse_engines.py::test_exact_scores_are_those_of_counting")
 sanitized -m pytest -q -p no:cacheprovider -m 'not slow' -n auto "${drive[@]}" "$@"
