@@ -71,7 +71,7 @@ class MutableSegment:
         self.dead = np.zeros(-(-capacity // 8), np.uint8)
         self.removed = 0
         self.sample: RecallSample | None = None
-        self.efforts: dict[tuple[int, float, int], Effort] = {}
+        self.outlooks: dict[tuple[int, float, int], tuple[Effort, float]] = {}
         self._places: dict[int, int] = {}
         self._publish()
 
@@ -121,7 +121,7 @@ class MutableSegment:
         held_out = HeldOut(self._arrays(), self.selector, n, places, keys_of)
         ask_sample(sample, asked, held_out, self._threshold)
         self.sample = sample
-        self.efforts = {}  # those for as many points were told without it
+        self.outlooks = {}  # those for as many points were told without it
 
     def _append(
         self, ids: Int64Array, features: Stored, keys: UInt32Array, sketches: UInt8Array

@@ -184,7 +184,8 @@ class Segment:
         self.removed = int(np.bitwise_count(self.dead).sum())
         self.sample = RecallSample.of_arrays(arrays)
         self.path: Path | None = None  # the file that the arrays are mapped from, if one
-        self.efforts: dict[tuple[int, float, int], Effort] = {}  # the engine's, by what is wanted
+        # The engine's, by what is wanted: how far to look, and the recall that it expects.
+        self.outlooks: dict[tuple[int, float, int], tuple[Effort, float]] = {}
         self._places: Places | None = None
         self._view = view_of(arrays, len(self.ids), self.dead, self.selector)
         self._view.any_dead = self.removed > 0

@@ -44,8 +44,8 @@ MIN_CANDIDATES = 100
 ALONE_CANDIDATES = 32
 # An id, and the mark of a removed point.
 ID_BYTES = 8.125
-# Efforts remembered for a segment, by recall and number of hits wanted.
-MAX_EFFORTS = 256
+# Outlooks remembered for a segment, by recall and number of hits wanted.
+MAX_OUTLOOKS = 256
 # Threads help with the cells of a query that is expected to take so many ns without them: to wake
 # a thread takes some tens of microseconds.
 SHARED_FROM_NS = 200_000
@@ -482,21 +482,47 @@ class SegmentedIndex(ABC):
         """How far a query looks in one segment for this recall."""
         if segment.selector is None:
             return Effort(1, max(MIN_CANDIDATES, 4 * k))
-        key = (len(segment), target, k)
-        effort = segment.efforts.get(key)
-        if effort is None:
-            effort = self._new_effort(segment, segment.selector, target, k)
-            if len(segment.efforts) < MAX_EFFORTS:
-                segment.efforts[key] = effort
-        return effort
+        return self._outlook(segment, segment.selector, target, k)[0]
+
+    def _outlook(
+        self, segment: Segment | MutableSegment, selector: Selector, target: float, k: int
+    ) -> tuple[Effort, float]:
+        """How far a query looks in one segment, and the recall that is expected of it."""
+        sealed = isinstance(segment, Segment)
+        # Not anew for each point that comes in: as if there were up to an eighth more.
+        size = len(segment) if sealed else _rounded_up(len(segment))
+        key = (size, target, k)
+        outlook = segment.outlooks.get(key)
+        if outlook is None:
+            effort = self._new_effort(segment, selector, size, target, k)
+            outlook = effort, self._recall_of(segment, selector, size, effort)
+            if len(segment.outlooks) < MAX_OUTLOOKS:
+                segment.outlooks[key] = outlook
+        return outlook
+
+    def _recall_of(
+        self, segment: Segment | MutableSegment, selector: Selector, size: int, effort: Effort
+    ) -> float:
+        if not size:  # a writer is about to fill a new one
+            return 1.0
+        sample = self._sample_of(segment)
+        if sample is None:
+            return self._recall_for(size, selector, effort.breadth)
+        breadth = round(effort.breadth / selector.widened(size / int(sample.points[0])))
+        return sample.recall(self.threshold, breadth, effort.candidates)
 
     def _new_effort(
-        self, segment: Segment | MutableSegment, selector: Selector, target: float, k: int
+        self,
+        segment: Segment | MutableSegment,
+        selector: Selector,
+        size: int,
+        target: float,
+        k: int,
     ) -> Effort:
         sample = self._sample_of(segment)
         if sample is None:
             sealed = isinstance(segment, Segment)
-            effort = self._effort_for(len(segment), selector, target, k, sealed)
+            effort = self._effort_for(size, selector, target, k, sealed)
             if segment.sample is not None:  # it has hardly any neighbours, so they have no rivals
                 return replace(effort, candidates=max(ALONE_CANDIDATES, 4 * k))
             return effort
@@ -507,7 +533,7 @@ class SegmentedIndex(ABC):
             target,
             lambda effort: selector.cost(effort.breadth, asked) + rerank_ns(effort, element_bytes),
         )
-        breadth = round(effort.breadth * selector.widened(len(segment) / asked))
+        breadth = round(effort.breadth * selector.widened(size / asked))
         breadth = max(breadth, self._least_breadth(selector, target))
         breadth += selector.per_hit * max(0, k - WANTED)
         candidates = max(effort.candidates, self.least_candidates)
@@ -534,17 +560,10 @@ class SegmentedIndex(ABC):
         for segment in self._searchable():
             size = len(segment)
             share = (size - segment.removed) / points
-            if segment.selector is None or not size:  # a writer is about to fill a new one
+            if segment.selector is None:
                 estimate += share
                 continue
-            effort = self._effort(segment, target, WANTED)
-            sample = self._sample_of(segment)
-            if sample is None:
-                estimate += share * self._recall_for(size, segment.selector, effort.breadth)
-                continue
-            growth = segment.selector.widened(size / int(sample.points[0]))
-            breadth = round(effort.breadth / growth)
-            estimate += share * sample.recall(self.threshold, breadth, effort.candidates)
+            estimate += share * self._outlook(segment, segment.selector, target, WANTED)[1]
         return min(1.0, estimate) if len(self) else 1.0
 
     def _fixed_bytes(self) -> float:
@@ -701,6 +720,12 @@ class SegmentedIndex(ABC):
         own = (self.tables, self.sketch_bits, self.dim, self.sparse)
         if (tables, bits, dim, sparse) != own:
             raise ValueError("a segment does not fit the parameters of the index")
+
+
+def _rounded_up(size: int) -> int:
+    """The least number that is not less and has four bits of its own, then zeros."""
+    zeros = max(0, size.bit_length() - 4)
+    return -(-size >> zeros) << zeros
 
 
 def _options_of(parameters: dict[str, Any]) -> dict[str, Any]:

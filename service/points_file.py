@@ -249,8 +249,13 @@ def _pick(
     starts: Seqs, keys: npt.NDArray[np.uint8], rows: Rows
 ) -> tuple[Seqs, npt.NDArray[np.uint8]]:
     """Starts and bytes of the keys of some rows."""
-    begins, sizes = starts[rows], starts[rows + 1] - starts[rows]
-    picked = np.zeros(len(rows) + 1, np.int64)
+    return _pick_bytes(starts[rows], starts[rows + 1] - starts[rows], keys)
+
+
+def _pick_bytes(
+    begins: Seqs, sizes: Seqs, keys: npt.NDArray[np.uint8]
+) -> tuple[Seqs, npt.NDArray[np.uint8]]:
+    picked = np.zeros(len(begins) + 1, np.int64)
     np.cumsum(sizes, out=picked[1:])
     # Position of every byte: those of a key follow each other.
     return picked, keys[np.arange(picked[-1]) + np.repeat(begins - picked[:-1], sizes)]
@@ -264,12 +269,13 @@ def _gather(seqs: Seqs, sources: Sequence[Source]) -> Names:
     if sum(map(len, parts)) != len(seqs):
         raise KeyError("a sealed point has no name")
     order = np.argsort(np.concatenate([part.seqs for part in parts]), kind="stable")
-    keys = [key for part in parts for key in _cut(part.starts, part.keys)]
+    before = np.cumsum([0, *(len(part.keys) for part in parts)])
+    shifted = zip(parts, before.tolist(), strict=False)
+    begins = np.concatenate([part.starts[:-1] - part.starts[0] + shift for part, shift in shifted])
+    sizes = np.concatenate([np.diff(part.starts) for part in parts])
+    keys = np.concatenate([part.keys for part in parts])
     payloads = np.concatenate([part.payloads for part in parts])
-    ordered = [keys[i] for i in order.tolist()]
-    starts = np.zeros(len(seqs) + 1, np.int64)
-    np.cumsum([len(key) for key in ordered], out=starts[1:])
-    return Names(seqs, starts, np.frombuffer(b"".join(ordered), np.uint8), payloads[order])
+    return Names(seqs, *_pick_bytes(begins[order], sizes[order], keys), payloads[order])
 
 
 def _cut(starts: Seqs, keys: npt.NDArray[np.uint8]) -> Iterator[bytes]:

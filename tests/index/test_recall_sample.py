@@ -234,7 +234,7 @@ def test_files_keep_what_was_found_and_without_it_formulas_promise(tmp_path: Pat
     assert loaded.recall_estimate(0.9) == index.recall_estimate(0.9)
     segment = index.sealed[0].segment
     segment.sample = None  # of a file that was written before there were samples
-    segment.efforts.clear()
+    segment.outlooks.clear()
     assert "recall_scores" not in segment.arrays
     assert 0.9 <= index.recall_estimate(0.9) <= 1
 
