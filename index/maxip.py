@@ -26,9 +26,11 @@ import numpy.typing as npt
 from .batches import FloatArray, Int64Array
 from .engine import Metric, check_ids, check_k, smallest_hit
 from .errors import InvalidInputError, unusable_is_corrupt
-from .files import read_arrays, write_arrays
+from .files import read_arrays
 from .maxip_contents import MaxIPContents
+from .maxip_description import bytes_by_part, described, expected_recall
 from .maxip_effort import calibrate
+from .maxip_files import contents_of, write_contents
 from .maxip_gap import GapAnswer, first_above
 from .maxip_input import SHORT, as_ids, check_turn, checked, lengthened
 from .maxip_segment import Answer, MaxIPSegment, MaxIPSegments, MaxIPTail, open_segment
@@ -436,18 +438,10 @@ class MaxIPIndex:
     def recall_estimate(self, target_recall: float | None = None) -> float:
         """Expected share of the true best ten that an answer holds."""
         target = self.target_recall if target_recall is None else check_target(target_recall)
-        total, estimate = max(1, len(self)), 0.0
-        for segment in self._searchable():
-            share = (len(segment) - segment.removed) / total
-            if isinstance(segment, MaxIPTail):
-                estimate += share
-            else:
-                estimate += share * min(target, segment.calibration.best)
-        return min(1.0, estimate) if len(self) else 1.0
+        return expected_recall(self._searchable(), len(self), target)
 
     def explain(self) -> dict[str, Any]:
         """What the index is, chose and promises, in words and numbers."""
-        tails = [s for s in self._searchable() if isinstance(s, MaxIPTail)]
         return {
             "index": self.kind,
             "metric": self.metric,
@@ -457,37 +451,12 @@ class MaxIPIndex:
             "predicted_recall": round(self.recall_estimate(), 4),
             "seed": self.seed,
             "rotations": self.rotations,
-            "unsealed": sum(len(tail) - tail.removed for tail in tails),
-            "segments": [self._explain_segment(sealed.segment) for sealed in self.sealed],
-            "nbytes": self.nbytes,
-            "why": (
-                "lists are ranked by the score of their centre and their spread, their points by "
-                "1-bit codes, the best of those by a byte a coordinate, and the best of those "
-                "exactly; how many was measured on samples"
-            ),
-        }
-
-    def _explain_segment(self, segment: MaxIPSegment) -> dict[str, Any]:
-        effort = segment.effort(self.target_recall, 10)
-        return {
-            "points": len(segment),
-            "removed": segment.removed,
-            "lists": segment.lists.lists,
-            "probes": effort.probes,
-            "candidates": effort.candidates,
-            "kappa": segment.calibration.kappa,
-            "best_recall": segment.calibration.best,
-        }
+        } | described(self._searchable(), self.target_recall)
 
     @property
     def nbytes(self) -> dict[str, int]:
         """Bytes by part: ``"codes"``, ``"bytes"``, ``"lists"``, ``"ids"`` and ``"features"``."""
-        total = {"codes": 0, "bytes": 0, "lists": 0, "ids": 0, "features": 0}
-        for segment in self._searchable():
-            parts = segment if isinstance(segment, MaxIPTail) else segment.lists
-            for name, size in parts.nbytes.items():
-                total[name] += size
-        return total
+        return bytes_by_part(self._searchable())
 
     # --- files -----------------------------------------------------------------------------------
 
@@ -496,17 +465,9 @@ class MaxIPIndex:
 
         The points that are not sealed yet are written as they are.
         """
-        arrays: dict[str, npt.NDArray[Any]] = {}
-        segments = []
-        for number, sealed in enumerate(self.sealed):
-            arrays |= {f"{number}.{n}": a for n, a in sealed.segment.arrays.items()}
-            calibration = sealed.segment.calibration.as_json()
-            segments.append({"chunks": sealed.chunks, "calibration": calibration})
         unsealed = self._segments.unsealed() if self._segments is not None else None
-        if unsealed is not None:
-            arrays |= {"tail.ids": unsealed[0], "tail.vectors": np.asarray(unsealed[1])}
         fixed = {"index": self.kind, "metric": self.metric}
-        write_arrays(Path(path), fixed | self.parameters | {"segments": segments}, arrays)
+        write_contents(Path(path), fixed | self.parameters, self.sealed, unsealed)
 
     @classmethod
     def load(cls, path: str | Path, *, verify: bool = True) -> MaxIPIndex:
@@ -521,24 +482,13 @@ class MaxIPIndex:
         """
         header, arrays = read_arrays(Path(path), kind=cls.kind, verify=verify)
         with unusable_is_corrupt(path):
-            return cls._from_file(header, arrays)
-
-    @classmethod
-    def _from_file(cls, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> MaxIPIndex:
-        index = cls(header["seed"], **{name: header[name] for name in _OPTIONS})
-        sealed = []
-        for number, entry in enumerate(header["segments"]):
-            prefix = f"{number}."
-            own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
-            segment = MaxIPSegment.of_arrays(own, entry["calibration"])
-            if segment.lists.dim != header["dim"]:
-                raise ValueError("a segment is of another dimension than the index")
-            sealed.append(Sealed(int(entry["chunks"]), segment))
-        if sealed:
-            index._lay_out(header["dim"]).restore(sealed)
-        if "tail.ids" in arrays:
-            index.add(arrays["tail.vectors"], arrays["tail.ids"])
-        index._next_id = int(header["next_id"])
+            index = cls(header["seed"], **{name: header[name] for name in _OPTIONS})
+            sealed, unsealed = contents_of(header, arrays)
+            if sealed:
+                index._lay_out(header["dim"]).restore(sealed)
+            if unsealed is not None:
+                index.add(unsealed[1], unsealed[0])
+            index._next_id = int(header["next_id"])
         return index
 
 

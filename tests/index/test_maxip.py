@@ -354,16 +354,16 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
 def test_arrays_that_do_not_fit_each_other_are_a_corrupt_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from closeby.index import maxip
+    from closeby.index import maxip_files
 
     index = MaxIPIndex(capacity=10)
     index.add(factors(100, 8))
-    write = maxip.write_arrays
+    write = maxip_files.write_arrays
 
     def write_wrong(path: Path, header: Any, arrays: dict[str, np.ndarray]) -> None:
         write(path, header, arrays | {"0.starts": arrays["0.starts"] + 1})
 
-    monkeypatch.setattr(maxip, "write_arrays", write_wrong)
+    monkeypatch.setattr(maxip_files, "write_arrays", write_wrong)
     index.save(tmp_path / "index")
     with pytest.raises(CorruptFileError, match="starts"):
         MaxIPIndex.load(tmp_path / "index")
