@@ -15,7 +15,7 @@ The paper's own construction, asymmetric transforms and LSH, is ``maxip_paper``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,10 +29,11 @@ from .errors import InvalidInputError, unusable_is_corrupt
 from .files import read_arrays
 from .maxip_contents import MaxIPContents
 from .maxip_description import bytes_by_part, described, expected_recall
-from .maxip_effort import calibrate
+from .maxip_effort import Calibration, Curve, calibrate
 from .maxip_files import contents_of, write_contents
 from .maxip_gap import GapAnswer, first_above
 from .maxip_input import SHORT, as_ids, check_turn, checked, lengthened
+from .maxip_lists import Lists
 from .maxip_segment import Answer, MaxIPSegment, MaxIPSegments, MaxIPTail, open_segment
 from .places import rising
 from .segments import Merge, Sealed, Segments
@@ -257,14 +258,31 @@ class MaxIPIndex:
         sample = self.check(queries)
         if not len(sample):
             raise InvalidInputError("tuning needs at least one query", field="vector")
+        self._recalibrate(lambda lists: calibrate(lists, self.seed, sample))
+
+    def read(self, probes: int, candidates: int, kappa: float) -> None:
+        """Let searches look at so much, whatever recall they ask for.
+
+        For queries of which not the best ten are wanted but any good point.
+
+        Args:
+            probes: lists whose codes are scanned, of each segment.
+            candidates: points compared by their bytes.
+            kappa: spreads above its centre that a list is credited with, times √dim.
+        """
+        if min(probes, candidates) < 1 or not 0 <= kappa < np.inf:
+            raise InvalidInputError("probes and candidates must be positive", field="probes")
+        fixed = Calibration(kappa, (Curve(candidates, (probes,), (0.0,), (1.0,)),))
+        self._recalibrate(lambda _: fixed)
+
+    def _recalibrate(self, calibration_of: Callable[[Lists], Calibration]) -> None:
         if self._segments is None:
             return
-        self._segments.restore(
-            [
-                Sealed(sealed.chunks, _tuned(sealed.segment, self.seed, sample))
-                for sealed in self._segments.sealed
-            ]
-        )
+        again = []
+        for chunks, old in ((sealed.chunks, sealed.segment) for sealed in self.sealed):
+            segment = MaxIPSegment(old.lists, calibration_of(old.lists), old.path)
+            again.append(Sealed(chunks, segment))
+        self._segments.restore(again)
 
     def remove(self, ids: Any) -> int:
         """Remove points by id; the number of those that were present.
@@ -490,7 +508,3 @@ class MaxIPIndex:
                 index.add(unsealed[1], unsealed[0])
             index._next_id = int(header["next_id"])
         return index
-
-
-def _tuned(segment: MaxIPSegment, seed: int, queries: FloatArray) -> MaxIPSegment:
-    return MaxIPSegment(segment.lists, calibrate(segment.lists, seed, queries), segment.path)

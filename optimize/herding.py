@@ -7,6 +7,10 @@ highest inner product with r = (t + 1) μ - Σ Φ(x), the sum over the points ch
 Where norms vary that is one of the longest points, a poor step: "greedy", the default here, takes
 the point that leaves the least discrepancy, of highest ⟨Φ(x), r⟩ - |Φ(x)|²/2. Where all norms are
 equal both are the same.
+
+Least now is not least in the end. Where norms have a long tail, greedy choice takes short points
+and leaves what only long ones can mend. Relaxation ω from 1 to below 2 goes further than the
+nearest point, as over-relaxation does for systems of equations: ⟨Φ(x), r⟩ - |Φ(x)|²/(2ω).
 """
 
 from __future__ import annotations
@@ -103,6 +107,7 @@ def herding(
     unique: bool = True,
     *,
     criterion: Criterion = "greedy",
+    relaxation: float = 1.0,
     kernel: Kernel = "linear",
     oracle: Literal["ladder", "exact", "subset"] | None = None,
     subset: int = 1_000,
@@ -121,6 +126,8 @@ def herding(
         unique: choose no point twice.
         criterion: "greedy" (the point that leaves the least discrepancy) or "inner" (Welling's, of
             the highest inner product).
+        relaxation: of the greedy criterion, at least 1 and below 2. 1.5 leaves about half as much
+            after thousands of choices where norms have a long tail, and a little more after few.
         kernel: "linear", or ``RandomFourier`` to match distributions rather than means.
         oracle: "ladder" (an index; built of a matrix if need be), "exact" (all points, each time)
             or "subset" (the best of `subset` points drawn anew each time). By default "ladder" for
@@ -139,6 +146,8 @@ def herding(
     resumed(start, HerdingResult)
     if criterion not in ("greedy", "inner"):
         raise InvalidInputError("criterion must be greedy or inner", field="criterion")
+    if not _is_relaxation(relaxation):
+        raise InvalidInputError("relaxation must be at least 1 and below 2", field="relaxation")
     nearest: NearestSumIndex | None = None
     index: MaxIPIndex | None
     rows: npt.NDArray[Any] | None
@@ -154,7 +163,9 @@ def herding(
             index, rows = nearest.index, None
     run = _Herd(index, rows, unique, oracle == "subset", subset, seed, nearest)
     _check_m(m, len(rows) if rows is not None else len(index or ()), unique)
-    run.halves = half_squares(rows) if rows is not None and criterion == "greedy" else None
+    run.relaxation = float(relaxation)
+    if rows is not None and criterion == "greedy":
+        run.halves = half_squares(rows) / run.relaxation
     run.mean = _target(target, run.dim, run)
     return run.choose(m, callback, start)
 
@@ -198,6 +209,10 @@ def _curve(rows: npt.NDArray[Any], order: Ids, mean: Array) -> Array:
         counts = np.arange(at + 1, at + len(part) + 1)
         distances[at : at + len(part)] = np.linalg.norm(sums / counts[:, None] - mean, axis=1)
     return distances
+
+
+def _is_relaxation(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value < 2
 
 
 def _check_m(m: int, count: int, unique: bool) -> None:
@@ -261,6 +276,7 @@ class _Herd:
         else:
             self.dim = rows.shape[1] if rows is not None else int(index.dim or 0) if index else 0
         self.halves: Array | None = None
+        self.relaxation = 1.0
         # Of a fork, chosen points can be taken out without anybody else's noticing.
         self.index = index.fork() if index is not None and unique else index
         self.rows, self.unique = rows, unique
@@ -332,8 +348,9 @@ class _Herd:
         if self._random:
             return self._from_subset(query, scale)
         if self.index is not None:
-            asked = query if self._nearest is None else self._nearest.query(direction)
-            return self._from_index(asked.astype(np.float32), turn)
+            if self._nearest is not None:
+                query = self._nearest.query(direction, self.relaxation)
+            return self._from_index(query.astype(np.float32), turn)
         return self._from_all(query, scale)
 
     def _from_index(self, query: npt.NDArray[np.float32], turn: int) -> int:

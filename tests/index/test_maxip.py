@@ -367,3 +367,21 @@ def test_arrays_that_do_not_fit_each_other_are_a_corrupt_file(
     index.save(tmp_path / "index")
     with pytest.raises(CorruptFileError, match="starts"):
         MaxIPIndex.load(tmp_path / "index")
+
+
+def test_what_is_read_can_be_fixed() -> None:
+    rows = factors(12_000, 16)
+    index = MaxIPIndex()
+    index.add(rows)
+    index.read(3, 77, 2.0)
+    for target in (0.5, 0.99):
+        effort = index.sealed[0].segment.effort(target, 10)
+        assert (effort.probes, effort.candidates) == (3, 77)
+        assert effort.kappa == pytest.approx(2.0 / 4)
+    index.read(10**6, 12_000, 0.0)  # all of it
+    found, _ = index.search(rows[:5], 1)
+    assert found[:, 0].tolist() == (rows[:5] @ rows.T).argmax(axis=1).tolist()
+    MaxIPIndex().read(1, 1, 0.0)  # nothing to read
+    for wrong in ((0, 1, 1.0), (1, 0, 1.0), (1, 1, -1.0), (1, 1, float("nan"))):
+        with pytest.raises(InvalidInputError):
+            index.read(*wrong)

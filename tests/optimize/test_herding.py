@@ -16,7 +16,7 @@ def points(n: int = 500, dim: int = 8, seed: int = 0) -> np.ndarray:
 
 
 def slow_herding(
-    rows: np.ndarray, m: int, target: np.ndarray, unique: bool, greedy: bool
+    rows: np.ndarray, m: int, target: np.ndarray, unique: bool, greedy: float
 ) -> list[int]:
     """The definition, in float64."""
     rows = rows.astype(np.float64)
@@ -45,6 +45,15 @@ def test_exact_herding_is_its_definition(unique: bool, criterion: Any) -> None:
     assert result.weights.tolist() == [1 / 60] * 60
 
 
+def test_relaxed_herding_counts_squares_less() -> None:
+    rows = points()
+    target = rows.mean(axis=0, dtype=np.float64)
+    result = herding(rows, 60, relaxation=1.25)
+    assert result.ids.tolist() == slow_herding(rows, 60, target, unique=True, greedy=0.8)
+    subset = herding(rows, 60, relaxation=1.25, oracle="subset", subset=100_000)
+    assert subset.ids.tolist() == result.ids.tolist()  # all points are among so many
+
+
 def test_an_index_comes_close_to_exact_and_beats_random() -> None:
     rows = points(12_000, 16)
     index = MaxIPIndex()
@@ -62,7 +71,8 @@ def test_greedy_choice_leaves_least_where_norms_vary() -> None:
     rng = np.random.default_rng(0)
     rows = points(12_000, 16) * rng.lognormal(0, 1.5, (12_000, 1)).astype(np.float32)
     inner = herding(rows, 300, criterion="inner").discrepancy[-1]
-    greedy = herding(rows, 300).discrepancy[-1]
+    exact = herding(rows, 300).discrepancy
+    greedy = exact[-1]
     subset = herding(rows, 300, oracle="subset").discrepancy[-1]
     prepared = NearestSumIndex(rows)
     found = [herding(prepared, 300), herding(prepared, 300)]
@@ -71,6 +81,10 @@ def test_greedy_choice_leaves_least_where_norms_vary() -> None:
     assert greedy < inner / 10
     assert found[0].discrepancy[-1] < subset
     assert found[0].discrepancy[-1] < 1.5 * greedy
+    # Single choices go up and down.
+    assert found[0].discrepancy[-100:].mean() < 1.1 * exact[-100:].mean()
+    relaxed = herding(prepared, 300, relaxation=1.5).discrepancy
+    assert relaxed[-100:].mean() < 0.9 * exact[-100:].mean()
     with pytest.raises(InvalidInputError, match="greedy"):
         herding(prepared, 3, criterion="inner")
 
@@ -170,6 +184,10 @@ def test_equal_points(rows: np.ndarray) -> None:
         (np.eye(3), {"target": [1.0, 2.0, np.nan]}),
         (np.eye(3), {"oracle": "magic"}),
         (np.eye(3), {"criterion": "magic"}),
+        (np.eye(3), {"relaxation": 2.0}),
+        (np.eye(3), {"relaxation": 0.9}),
+        (np.eye(3), {"relaxation": float("nan")}),
+        (np.eye(3), {"relaxation": "1.5"}),
         (np.eye(3), {"kernel": RandomFourier(bandwidth=-1.0)}),
     ],
 )
