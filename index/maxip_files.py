@@ -9,13 +9,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .batches import Batch, Int64Array
+from .batches import Int64Array
 from .files import write_arrays
+from .hashed import Stored
 from .maxip_segment import MaxIPSegment
 from .segments import Sealed
 
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
-Unsealed: TypeAlias = tuple[Int64Array, Batch]
+Unsealed: TypeAlias = tuple[Int64Array, Stored]
 """Ids and vectors of points in no segment yet."""
 
 
