@@ -73,6 +73,17 @@ class SegmentView:
         candidates: int,
         team: Team | None = None,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]: ...
+    def estimate(
+        self,
+        keys: Array,
+        sketches: Array,
+        breadth: int,
+        candidates: int,
+        k: int,
+        min_score: float,
+        estimates: Array,
+        team: Team | None = None,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]: ...
     def search_sets(
         self,
         keys: Array,

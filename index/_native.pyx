@@ -650,6 +650,53 @@ cdef class SegmentView:
         work.done(self)
         return positions, distances
 
+    def estimate(self, const uint32_t[:, ::1] keys not None,
+                 const uint8_t[:, ::1] sketches not None, int64_t breadth, int64_t candidates,
+                 int64_t k, float min_score, const float[::1] estimates not None, Team team=None):
+        """The k best points by what their sketches say: (ids int64, scores float32), (q, k).
+
+        Scores are those of `estimates`, float32 (sketch bits + 1,), not rising, by sketch distance;
+        by falling score, then rising id; -1 and NaN after the last of at least min_score.
+        """
+        self._check(keys, sketches, breadth, candidates, k)
+        self._check_highest(estimates)
+        cdef int64_t q, i, at, found, kept, point, queries = keys.shape[0]
+        cdef float score
+        cdef const int64_t* names = NULL  # hits are called by their places where there are no ids
+        if self.ids is not None and self.points:
+            names = &self.ids[0]
+        ids = np.full((queries, k), -1, np.int64)
+        scores = np.full((queries, k), np.nan, np.float32)
+        cdef int64_t[:, ::1] ids_view = ids
+        cdef float[:, ::1] scores_view = scores
+        cdef Workspace work = _workspace(self, breadth, candidates, team)
+        with nogil:
+            for q in range(queries):
+                found = work.scan(&keys[q, 0], &sketches[q, 0])
+                kept = 0
+                for i in range(found):  # nearest first
+                    score = estimates[work.distances[i]]
+                    if not score >= min_score:
+                        break
+                    point = work.positions[i]
+                    if names != NULL:
+                        point = names[point]
+                    if kept < k:
+                        kept += 1
+                    elif score < scores_view[q, k - 1]:
+                        break
+                    elif point > ids_view[q, k - 1]:
+                        continue
+                    at = kept - 1
+                    while at and scores_view[q, at - 1] == score and ids_view[q, at - 1] > point:
+                        ids_view[q, at] = ids_view[q, at - 1]
+                        scores_view[q, at] = score
+                        at -= 1
+                    ids_view[q, at] = point
+                    scores_view[q, at] = score
+        work.done(self)
+        return ids, scores
+
     def search_sets(self, const uint32_t[:, ::1] keys not None,
                     const uint8_t[:, ::1] sketches not None, const int64_t[::1] indptr not None,
                     const uint64_t[::1] indices not None, uint64_t salt, int64_t breadth,

@@ -175,8 +175,7 @@ class MutableSegment:
         team: _native.Team | None = None,
     ) -> tuple[Int64Array, FloatArray]:
         """See :meth:`Segment.estimate`."""
-        view = self._view
-        return estimate_view(view, self._ids.snapshot(), queries, effort, k, min_score, team)
+        return estimate_view(self._view, queries, effort, k, min_score, team)
 
     def remove(self, ids: Int64Array) -> Int64Array:
         """See :meth:`Segment.remove`."""

@@ -305,7 +305,7 @@ class Segment:
         team: _native.Team | None = None,
     ) -> tuple[Int64Array, FloatArray]:
         """As :meth:`search`, by the sketches alone: scores are what they estimate."""
-        return estimate_view(self._view, self.ids, queries, effort, k, min_score, team)
+        return estimate_view(self._view, queries, effort, k, min_score, team)
 
     def remove(self, ids: Int64Array) -> Int64Array:
         """Mark points as removed, ids rising; the ids that were here, int64."""
@@ -467,7 +467,7 @@ def _search_places(
 ) -> tuple[Int64Array, FloatArray]:
     """The nearest points of a view without ids: by their features, or by what there is of them."""
     if isinstance(queries.features, HashedBatch):
-        return estimate_view(view, np.zeros(0, np.int64), queries, effort, WANTED, floor)
+        return estimate_view(view, queries, effort, WANTED, floor)
     return search_view(view, queries, effort, WANTED, floor)
 
 
@@ -526,7 +526,6 @@ def search_view(
 
 def estimate_view(
     view: _native.SegmentView,
-    ids: Int64Array,
     queries: HashedQueries,
     effort: Effort,
     k: int,
@@ -534,16 +533,17 @@ def estimate_view(
     team: _native.Team | None = None,
 ) -> tuple[Int64Array, FloatArray]:
     """The k best points of a view by what their sketches say; as :func:`search_view`."""
-    candidates = max(effort.candidates, k)
-    places, distances = view.candidates(
-        queries.keys, queries.sketches, effort.breadth, candidates, team
+    ids, scores = view.estimate(
+        queries.keys,
+        queries.sketches,
+        effort.breadth,
+        max(effort.candidates, k),
+        k,
+        min_score,
+        queries.estimates,
+        team,
     )
-    there = places >= 0
     if isinstance(queries.features, SetBatch):
-        there &= queries.features.sizes[:, None] > 0  # nothing is near what is empty
-    scores = queries.estimates[np.minimum(distances, len(queries.estimates) - 1)]
-    there &= scores >= min_score
-    scores = np.where(there, scores, np.float32("nan"))
-    found = np.where(there, ids[places], -1) if len(ids) else places
-    order = np.lexsort((found, -scores), axis=-1)[:, :k]
-    return np.take_along_axis(found, order, axis=1), np.take_along_axis(scores, order, axis=1)
+        nothing = queries.features.sizes == 0  # nothing is near what is empty
+        ids[nothing], scores[nothing] = -1, np.nan
+    return ids, scores

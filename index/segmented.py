@@ -23,6 +23,7 @@ from .crew import Crew
 from .engine import Metric, check_features, check_ids, check_k, check_metric, smallest_hit
 from .errors import InvalidInputError, unusable_is_corrupt
 from .files import bytes_of, read_arrays, write_arrays
+from .flat_segments import feature_arrays, features_of
 from .hashed import Family, HashedBatch, Stored, hash_all
 from .minhash import SCHEMES, MinHashFamily, Scheme
 from .mutable_segment import MutableSegment
@@ -655,7 +656,7 @@ class SegmentedIndex(ABC):
             segments.append({"chunks": entry.chunks, "group_size": group_size})
         unsealed = self._segments.unsealed() if self._segments is not None else None
         if unsealed is not None:
-            arrays |= {f"mutable.{n}": a for n, a in _feature_arrays(*unsealed).items()}
+            arrays |= {f"mutable.{n}": a for n, a in _stored_arrays(*unsealed).items()}
         header = {"index": self.kind, **self.parameters, "segments": segments}
         write_arrays(Path(path), header, arrays)
 
@@ -734,22 +735,14 @@ def _options_of(parameters: dict[str, Any]) -> dict[str, Any]:
     return options | {"keep_features": bool(parameters.get("keep_features", True))}
 
 
-def _feature_arrays(ids: Int64Array, features: Stored) -> dict[str, np.ndarray[Any, Any]]:
+def _stored_arrays(ids: Int64Array, features: Stored) -> dict[str, np.ndarray[Any, Any]]:
     if isinstance(features, HashedBatch):
         hashes = {"keys": features.keys, "sketches": features.sketches, "order": features.order}
         return {"ids": ids} | hashes
-    if not isinstance(features, SetBatch):
-        return {"ids": ids, "vectors": features}
-    values = {"values": features.values} if isinstance(features, SparseBatch) else {}
-    return {"ids": ids, "indptr": features.indptr, "elements": features.indices} | values
+    return {"ids": ids} | feature_arrays(features)
 
 
 def _stored_from(arrays: dict[str, np.ndarray[Any, Any]]) -> Stored:
     if "keys" in arrays:
         return HashedBatch(arrays["keys"], arrays["sketches"], arrays["order"])
-    if "vectors" in arrays:
-        return arrays["vectors"]
-    elements = arrays["elements"].astype(np.uint64)
-    if "values" in arrays:
-        return SparseBatch(arrays["indptr"], elements, arrays["values"])
-    return SetBatch(arrays["indptr"], elements)
+    return features_of(arrays)

@@ -595,6 +595,7 @@ def test_every_instruction_set_gives_the_same_bits() -> None:
             _native.minhash_sketches(signatures, 5, 256),
             _native.signed_projections(vectors, signs, 384),
             *view.candidates(*query, 40, 100),
+            *view.estimate(*query, 40, 100, 50, -np.inf, ALL64),
             *view.search_vectors(*query, queries, 40, 100, 50, -np.inf, ALL64),
             *points.view().search_sets(
                 *query, *csr(points.query_sets), 1, 40, 100, 50, 0.01, ALL64
@@ -921,7 +922,6 @@ BAD_VIEWS: list[dict[str, Any]] = [
     {"sketches": None},
     {"ids": POINTS.ids[:19]},
     {"ids": POINTS.ids.astype(np.int32)},
-    {"ids": None},
     {"dead": np.zeros(2, np.uint8)},
     {"dead": np.zeros(3, np.uint16)},
     {"bitmaps": POINTS.bitmaps[:, :, :31].copy()},
@@ -954,6 +954,35 @@ KEYS, SKETCHES = POINTS.queries, POINTS.query_sketches
 QUERIES = csr(POINTS.query_sets)
 
 
+@given(
+    n=st.integers(0, 300),
+    group_size=st.integers(1, 40),
+    sketch_bytes=st.sampled_from([16, 32]),
+    seed=st.integers(0, 2**32 - 1),
+    candidates=st.integers(20, 60),
+    k=st.integers(1, 20),
+    least=st.sampled_from([-np.inf, 0.0, 0.5, 0.55]),
+    steps=st.sampled_from([3, 40, 1000]),
+)
+@settings(max_examples=60, deadline=None)
+def test_estimates_rank_candidates_by_score_then_id(
+    candidates: int, k: int, least: float, steps: int, **case: int
+) -> None:
+    points = Points(**case).insert().remove(range(0, case["n"], 5))
+    bits = 8 * case["sketch_bytes"]
+    estimates = np.float32(np.round((1 - 2 * np.arange(bits + 1) / bits) * steps) / steps)
+    estimates = np.maximum(estimates, 0)  # many distances of one score
+    query = points.queries, points.query_sketches, 4, candidates
+    view = points.view(sets=None)
+    ids, scores = view.estimate(*query, k, least, estimates)
+    found = scanned(view, points, 4, candidates)
+    for row, got_ids, got_scores in zip(found, ids, scores, strict=True):
+        ranked = {int(points.ids[at]): float(estimates[d]) for at, d in row.items()}
+        expected_ids, expected_scores = oracle.top(ranked, k, least)
+        assert got_ids[got_ids >= 0].tolist() == expected_ids
+        assert got_scores[~np.isnan(got_scores)].tolist() == expected_scores
+
+
 def test_without_features_there_are_candidates_alone() -> None:
     bare, whole = POINTS.view(sets=None), POINTS.view()
     for found, wanted in zip(
@@ -962,6 +991,12 @@ def test_without_features_there_are_candidates_alone() -> None:
         np.testing.assert_array_equal(found, wanted)
     highest = np.ones(SKETCHES.shape[1] * 8 + 1, np.float32)
     values = np.ones(len(QUERIES[1]), np.float32)
+    named, scores = bare.estimate(KEYS, SKETCHES, 2, 5, 3, 0.0, highest)
+    assert (scores == 1).any()
+    # Without ids, hits are called by their places.
+    places, same = POINTS.view(sets=None, ids=None).estimate(KEYS, SKETCHES, 2, 5, 5, 0.0, highest)
+    assert (same == 1).any()
+    assert set(POINTS.ids[places[places >= 0]]) >= set(named[named >= 0])
     with pytest.raises(ValueError, match="segment of sets"):
         bare.search_sets(KEYS, SKETCHES, *QUERIES, 1, 2, 5, 3, 0.0, highest)
     with pytest.raises(ValueError, match="segment of sparse vectors"):
@@ -974,6 +1009,11 @@ def test_without_features_there_are_candidates_alone() -> None:
 
 BAD_SEARCHES: list[tuple[str, tuple[Any, ...]]] = [
     ("candidates", (KEYS[:2], SKETCHES, 1, 1)),
+    ("estimate", (KEYS[:2], SKETCHES, 1, 1, 1, 0.0, ALL)),
+    ("estimate", (KEYS, SKETCHES, 1, 1, 2, 0.0, ALL)),
+    ("estimate", (KEYS, SKETCHES, 1, 1, 0, 0.0, ALL)),
+    ("estimate", (KEYS, SKETCHES, 1, 1, 1, 0.0, ALL[:-1])),
+    ("estimate", (KEYS, SKETCHES, 1, 1, 1, 0.0, None)),
     ("candidates", (KEYS[:, :3].copy(), SKETCHES, 1, 1)),
     ("candidates", (KEYS, SKETCHES[:, :8].copy(), 1, 1)),
     ("candidates", (KEYS, SKETCHES, 0, 1)),
