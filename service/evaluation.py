@@ -25,12 +25,22 @@ from .snapshots import Points
 if TYPE_CHECKING:
     from closeby.index import planner
 
-__all__ = ["EVALUATE", "plan_for", "sample"]
+__all__ = ["EVALUATE", "check_enough", "plan_for", "sample"]
 
 BLOCK = 4_096
 """Points compared at a time."""
 TOLERANCE = 1e-5
 """Scores are equal up to this share."""
+
+
+def check_enough(points: int) -> None:
+    """Raises InvalidInputError if there are fewer than two points."""
+    if points < 2:
+        held = "one point" if points else "no point"
+        raise InvalidInputError(
+            f"the collection holds {held}; at least two are needed, since one has no neighbours",
+            field="collection",
+        )
 
 
 def sample(shard: Shard, count: int, seed: int) -> tuple[np.ndarray[Any, Any], Features]:
@@ -39,12 +49,7 @@ def sample(shard: Shard, count: int, seed: int) -> tuple[np.ndarray[Any, Any], F
     Raises InvalidInputError if there are fewer than two points.
     """
     with shard.points_now() as points:
-        if points.count < 2:
-            raise InvalidInputError(
-                f"the collection holds {points.count} points; at least two are needed, since one"
-                " has no neighbours",
-                field="collection",
-            )
+        check_enough(points.count)
         rng = np.random.default_rng(seed)
         chosen = rng.choice(points.count, min(count, points.count), replace=False)
         places = np.sort(chosen)

@@ -9,7 +9,7 @@ from closeby.index.errors import InvalidInputError
 from closeby.service.bodies import read_body
 from closeby.service.engines import check_engine
 from closeby.service.errors import ValidationError
-from closeby.service.evaluation import EVALUATE, plan_for
+from closeby.service.evaluation import EVALUATE, check_enough, plan_for
 from closeby.service.feature_keeping import require_features
 from closeby.service.job_store import Job
 from closeby.service.openapi import describe
@@ -47,6 +47,10 @@ async def plan(
     """What each engine would cost and find on the points that there are, and which to take."""
     service = service_of(request)
     shard = service.deployment.registry.get(collection)
+    for name in request.query_params.keys() - {"memory_bytes"}:
+        raise ValidationError.of(
+            name, "is no parameter; there is memory_bytes, all else is the collection's"
+        )
     try:
         found = await service.read(plan_for, shard, memory_bytes)
     except InvalidInputError as error:
@@ -73,6 +77,8 @@ async def evaluate(request: Request, collection: CollectionName) -> Response:
         require_features(shard, "measuring recall")
         if asked.queries is not None:
             await service.read(_check_queries, shard, asked.queries)
+        else:
+            check_enough(await service.read(shard.count_now))
         job = await service.write(_submit, service, shard, EVALUATE.name, asked.model_dump())
     return accepted(job)
 

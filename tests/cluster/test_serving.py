@@ -25,6 +25,9 @@ pytestmark = [
 
 START_SECONDS = 180
 WHOLE_SECONDS = 30
+# Two cores carry both nodes, PostgreSQL and the clients: while a node starts again, the shard that
+# is left may have to wait for one of them for seconds.
+DEADLINE = 5.0
 OBJECT_STORE = 100 << 20
 
 
@@ -69,6 +72,7 @@ def running(
             segments=f"file://{folder}/objects",
             cache=folder / "cache",
             segment_points=256,
+            shard_deadline=DEADLINE,
             shard_cpus=2,
             ingress_cpus=2,
         )

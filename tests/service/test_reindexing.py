@@ -206,5 +206,13 @@ def test_one_point_has_no_plan_and_no_recall(http):
     answer = http.get("/v1/collections/one/plan")
     assert answer.status_code == 422
     assert "at least two" in answer.json()["detail"]
-    job = done(http, http.post("/v1/collections/one/evaluate", json={}))
-    assert (job["state"], job["error"]["code"]) == ("failed", "invalid_input")
+    answer = http.post("/v1/collections/one/evaluate", json={})
+    assert answer.status_code == 422
+    assert "holds one point; at least two" in answer.json()["detail"]
+
+
+def test_a_plan_is_the_collections_own(http):
+    http.put("/v1/collections/own", json={"features": {"kind": "vector", "dim": DIM}})
+    answer = http.get("/v1/collections/own/plan", params={"target_recall": 0.8})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "target_recall"
