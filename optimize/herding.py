@@ -23,7 +23,7 @@ import numpy.typing as npt
 from closeby.index import InvalidInputError, MaxIPIndex
 
 from .atoms import MatrixAtoms
-from .nearest import NearestSumIndex, half_squares
+from .nearest import NearestSumIndex, half_squares, length
 from .objective import a_function, finite_vector, resumed, whole
 from .trace import Array, Callback, Ids, Recorder, Status, Trace
 
@@ -317,7 +317,7 @@ class _Herd:
             point = total / t if t else np.zeros_like(total)
             gap = float((self.mean - point) @ (vector - point))
             total = total + vector
-            error = float(np.linalg.norm(total / (t + 1) - self.mean))
+            error = length(total / (t + 1) - self.mean)
             discrepancy.append(error)
             recorder.atoms = self.read
             if recorder.step(t, error**2 / 2, gap):
@@ -343,13 +343,14 @@ class _Herd:
         return np.asarray(self.index.vectors([i])[0, : self.dim], np.float64)
 
     def _next(self, direction: Array, turn: int) -> int:
-        scale = float(np.linalg.norm(direction)) or 1.0
+        if self._nearest is not None:
+            asked = self._nearest.query(direction, self.relaxation)
+            return self._from_index(asked.astype(np.float32), turn)
+        scale = length(direction) or 1.0
         query = direction / scale
         if self._random:
             return self._from_subset(query, scale)
         if self.index is not None:
-            if self._nearest is not None:
-                query = self._nearest.query(direction, self.relaxation)
             return self._from_index(query.astype(np.float32), turn)
         return self._from_all(query, scale)
 

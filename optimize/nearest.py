@@ -11,6 +11,7 @@ lists hold a point that is good enough, and the next step mends what it lacks.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,16 @@ class NearestSumIndex:
             direction: float64 (d,), of which the nearest point is wanted.
             relaxation: by which the squares of norms are divided.
         """
-        whole = np.append(direction, -self.scale / relaxation)
-        return np.asarray(whole / np.linalg.norm(whole), np.float64)
+        whole: Array = np.empty(self.dim + 1)
+        whole[:-1] = direction
+        whole[-1] = -self.scale / relaxation
+        whole /= length(whole)
+        return whole
+
+
+def length(vector: Array) -> float:
+    """Norm of a short vector of which squares do not overflow, without NumPy's preparations."""
+    return math.sqrt(float(vector @ vector))
 
 
 def half_squares(rows: npt.NDArray[Any]) -> Array:
