@@ -376,6 +376,8 @@ class Sealer:
                     self._sealing.directory.rmdir()
             if not isinstance(error, AbandonedError):
                 self._fault = str(error)
+                with self._room:
+                    self._room.notify_all()
             raise
 
     def _take_up(

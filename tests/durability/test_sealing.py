@@ -308,6 +308,23 @@ def test_writes_go_on_for_a_while_where_nothing_can_be_sealed(
     check(load(store, record, tmp_path), [*range(65)], [])
 
 
+def test_a_writer_that_waits_goes_on_as_soon_as_sealing_fails(
+    store: Store, record: CollectionRecord, tmp_path: Path
+) -> None:
+    shard = load(store, record, tmp_path, on_frozen=lambda: None)
+    fill(shard, 0, 32)
+    (tmp_path / "1").rename(tmp_path / "away")
+    writer = threading.Thread(target=fill, args=(shard, 32, 33))
+    writer.start()
+    writer.join(0.1)
+    assert writer.is_alive()
+    with pytest.raises(OSError, match="No such file"):
+        shard.seal()
+    writer.join(sealing_module.ROOM_SECONDS / 2)
+    assert not writer.is_alive()
+    check(shard, [*range(33)], [33])
+
+
 def test_a_deleted_collection_leaves_no_files_also_after_a_crash(tmp_path: Path) -> None:
     testclient = pytest.importorskip("starlette.testclient")
     settings = Settings(data_dir=tmp_path, segment_points=16)

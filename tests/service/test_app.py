@@ -602,6 +602,28 @@ def test_too_many_requests(serve: Serve, tmp_path: Path, monkeypatch: pytest.Mon
         assert http.post("/v1/collections/c/query", json=body).status_code == 200
 
 
+def test_too_many_bytes_of_bodies_at_once(serve: Serve, tmp_path: Path) -> None:
+    with serve(Settings(data_dir=tmp_path, max_waiting_bytes=1000)) as http:
+        http.put("/v1/collections/c", json=IDS)
+        body = b'{"set": [1]' + b" " * 700 + b"}"
+        first = http_connection(http)
+        first.putrequest("POST", "/v1/collections/c/query")
+        first.putheader("Content-Type", "application/json")
+        first.putheader("Content-Length", str(len(body)))
+        first.endheaders()
+        first.send(body[:600])
+        deadline = time.monotonic() + 10
+        while "closeby_body_bytes 600.0" not in http.get("/metrics").text:
+            assert time.monotonic() < deadline
+        answer = http.post("/v1/collections/c/query", content=body, headers=JSON)
+        check_problem(answer, 429, "too_many_requests")
+        assert int(answer.headers["retry-after"]) >= 1
+        first.send(body[600:])
+        assert first.getresponse().status == 200
+        first.close()
+        assert http.post("/v1/collections/c/query", content=body, headers=JSON).status_code == 200
+
+
 def test_a_defect_is_a_problem_without_internals(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
