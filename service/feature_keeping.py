@@ -11,7 +11,7 @@ from typing import Any
 
 from closeby.index.errors import InvalidInputError
 
-from .engines import ENGINES, keeps_features, make_engine
+from .engines import ENGINES, check_engine, keeps_features, make_engine
 from .errors import ValidationError
 from .shard import Shard
 
@@ -46,6 +46,7 @@ def without_features(config: dict[str, Any]) -> dict[str, Any]:
     if config["metric"] == "jaccard":
         params.setdefault("scheme", SCHEME)
     fixed = config | {"store": "none", "index": index, "index_params": params}
+    check_engine(fixed)
     made = make_engine(fixed, None)
     chosen = {name: getattr(made, name) for name in HASHES}
     params |= {name: value for name, value in chosen.items() if value is not None}

@@ -127,6 +127,14 @@ REFUSED: list[tuple[str, str, Any, str, str]] = [
         "permutations",
     ),
     ("PUT", "/v1/collections/x", {"features": SHINGLES, "store": "some"}, "store", "none"),
+    ("PUT", "/v1/collections/x", {"features": SHINGLES, "threshold": 1e-300}, "threshold", "far"),
+    (
+        "PUT",
+        "/v1/collections/x",
+        {"features": {"kind": "vector", "dim": 4}, "threshold": 0.01},
+        "threshold",
+        "far",
+    ),
 ]
 
 
