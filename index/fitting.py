@@ -24,7 +24,7 @@ from .errors import InvalidInputError
 from .lsh import hash_probability
 from .minhash import MinHashFamily
 from .points import Points
-from .segmented import DEFAULT_THRESHOLD, MAX_TABLES
+from .segmented_points import DEFAULT_THRESHOLD, MAX_TABLES
 from .tuning import (
     LEAST_TABLES,
     LOAD,

@@ -30,7 +30,8 @@ from .minhash import MinHashFamily, Scheme
 from .mutable_segment import MutableSegment
 from .projection import SignedRandomProjection
 from .segment import Segment
-from .segmented import DEFAULT_EXPECTED_POINTS, MAX_TABLES, MIN_CANDIDATES, SegmentedIndex
+from .segmented import MIN_CANDIDATES, SegmentedIndex
+from .segmented_points import DEFAULT_EXPECTED_POINTS, MAX_TABLES
 from .selectors import LEAST_CELLS, GroupTests, Selector
 from .tuning import (
     COMPARED_COST,
