@@ -24,6 +24,7 @@ class Figure:
 
 
 OUT = "benchmarks/results"
+AUTHORS = "--authors-binary PROGRAM"
 
 
 def _theorem(name: str) -> str:
@@ -35,6 +36,14 @@ FIGURES = (
     Figure(("urls-*",), "compare urls", 8),
     Figure(("genes-*",), "compare genes", 2),
     Figure(("fashion-*",), "compare fashion --data FOLDER", 3, "images"),
+    Figure(
+        ("smiles-*",), f"compare smiles --limit 800000 --data FOLDER {AUTHORS}", 45,
+        "molecules, the authors' code",
+    ),
+    Figure(
+        ("genomes-*", "molecules-*"), f"compare genomes molecules --data FOLDER {AUTHORS}", 25,
+        "genomes, molecules, the authors' code",
+    ),
     Figure(("tasks.*",), "tasks", 12),
     Figure(("scale-urls*", "scale-streamed*"), "scale --streamed --sizes 1e5,1e6,1e7", 10),
     Figure(("stages-*",), "stages", 1),

@@ -36,8 +36,8 @@ ID_BYTES = 8.125
 # Outlooks remembered for a segment, by recall and number of hits wanted.
 MAX_OUTLOOKS = 256
 # Threads help with the cells of a query that is expected to take so many ns without them: to wake
-# a thread takes some tens of microseconds.
-SHARED_FROM_NS = 200_000
+# a thread takes some tens of microseconds, on a busy machine a hundred.
+SHARED_FROM_NS = 500_000
 
 
 class SegmentedIndex(SegmentedPoints):
