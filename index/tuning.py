@@ -249,6 +249,9 @@ class PostingsPlan:
     cost: float
 
 
+LEAST_KEY_PROBABILITY = 1e-12
+
+
 def postings_shape(points: int, most_bits: int = 32) -> PostingsShape | None:
     """Buckets for a segment of so many points, whose keys have so many bits; None to scan all."""
     if points < POSTINGS_FROM:
@@ -260,6 +263,8 @@ def postings_tables_for(s: float, target_recall: float) -> int:
     """m: tables of which one holds a neighbour of key probability s with this probability."""
     if s >= 1:
         return 1
+    # Nothing smaller can be found by any number of tables, and its logarithm is lost.
+    s = max(s, LEAST_KEY_PROBABILITY)
     return max(1, math.ceil(math.log1p(-target_recall) / math.log1p(-s) - 1e-9))
 
 

@@ -339,3 +339,9 @@ def test_one_seed_one_answer_and_empty_sets_find_nothing() -> None:
     assert ids.tolist() == [[5, -1, -1]]
     assert scores[0, 0] == 1
     assert LshIndex().search(points.slice(0, 2), 4)[0].shape == (2, 4)
+
+
+@pytest.mark.parametrize("threshold", [1e-3, 1e-300, 5e-324])
+def test_a_threshold_that_no_tables_find_is_refused(threshold: float) -> None:
+    with pytest.raises(InvalidInputError, match="too far for LSH tables"):
+        LshIndex("jaccard", threshold=threshold)
