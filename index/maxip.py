@@ -294,6 +294,14 @@ class MaxIPIndex:
             return 0
         return self._segments.remove(rising(as_ids(ids)))
 
+    def take(self, id_: int) -> FloatArray:
+        """Remove one point and answer its vector, float32 (dim,).
+
+        Raises:
+            InvalidInputError: the id is not in the index.
+        """
+        return self._contents().take(as_ids([id_]))
+
     def fork(self) -> MaxIPIndex:
         """An index of the same points, sharing their memory, that can be changed on its own.
 

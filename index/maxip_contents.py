@@ -123,6 +123,25 @@ class MaxIPContents:
             raise InvalidInputError(f"id {wanted[missing][0]} is not in the index", field="ids")
         return out
 
+    def take(self, wanted: Int64Array) -> FloatArray:
+        """Remove one point and answer its vector, float32 (dim,); `wanted`: its id, int64 (1,).
+
+        Raises:
+            InvalidInputError: the id is not in the index.
+        """
+        for segment in self.parts:
+            if isinstance(segment, MaxIPTail):
+                here, vectors = segment.vectors_of(wanted)
+                if here[0]:
+                    segment.remove(wanted)
+                    return np.asarray(vectors[0], np.float32)
+                continue
+            places = segment.lists.find(wanted)
+            if places[0] >= 0:
+                segment.remove_places(places)
+                return np.array(segment.lists.vectors[places[0]])
+        raise InvalidInputError(f"id {wanted[0]} is not in the index", field="ids")
+
 
 def _longest(segment: MaxIPSegment | MaxIPTail) -> float:
     return segment.longest() if isinstance(segment, MaxIPTail) else segment.lists.longest

@@ -191,9 +191,13 @@ class MaxIPSegment:
         """Mark points as removed; the ids that were here, int64."""
         places = self.lists.find(ids)
         here = places >= 0
-        self.lists.remove(places[here])
-        self.removed += int(here.sum())
+        self.remove_places(places[here])
         return ids[here]
+
+    def remove_places(self, places: Int64Array) -> None:
+        """Mark the points at these places of the lists as removed: all alive, without repeats."""
+        self.lists.remove(places)
+        self.removed += len(places)
 
     def contains(self, ids: Int64Array) -> npt.NDArray[np.bool_]:
         """Which ids are here and not removed, bool (n,)."""

@@ -310,8 +310,7 @@ class _Herd:
             t = len(ids)
             direction = (t + 1) * self.mean - total
             chosen = self._next(direction, t)
-            vector = self._vector(chosen)
-            self._mark(chosen)
+            vector = self._take(chosen)
             ids.append(chosen)
             # ⟨μ - w, Φ(x) - w⟩ at the mean w of the points before.
             point = total / t if t else np.zeros_like(total)
@@ -335,6 +334,14 @@ class _Herd:
             self._free[i] = False
         if self.index is not None:
             self.index.remove([i])
+
+    def _take(self, i: int) -> Array:
+        """A point's vector; nobody chooses it again if points are chosen once."""
+        if self.unique and self.index is not None and self.rows is None:
+            return np.asarray(self.index.take(i)[: self.dim], np.float64)
+        vector = self._vector(i)
+        self._mark(i)
+        return vector
 
     def _vector(self, i: int) -> Array:
         if self.rows is not None:

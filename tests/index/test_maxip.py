@@ -385,3 +385,17 @@ def test_what_is_read_can_be_fixed() -> None:
     for wrong in ((0, 1, 1.0), (1, 0, 1.0), (1, 1, -1.0), (1, 1, float("nan"))):
         with pytest.raises(InvalidInputError):
             index.read(*wrong)
+
+
+def test_a_point_can_be_taken() -> None:
+    rows = factors(300, 8)
+    index = MaxIPIndex(capacity=100)
+    index.add(rows)
+    for i in (7, 299, 150):  # sealed, unsealed, sealed
+        assert index.take(i).tolist() == rows[i].tolist()
+        assert i not in index.search(rows[i : i + 1], 300)[0]
+        with pytest.raises(InvalidInputError, match="not in the index"):
+            index.take(i)
+    assert len(index) == 297
+    index.compact()
+    assert sorted(index.points()[0].tolist()) == sorted(set(range(300)) - {7, 299, 150})
