@@ -193,17 +193,31 @@ def _queries(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             orjson.dumps({"set": row, "limit": 10, "with_payload": False})
             for row in small_sets(2000, 1)
         ]
-        idle = [_latencies(server.url, asked) for _ in range(options.repeats)]
-        with Pressure(server.url, 2, options.batch):
-            time.sleep(2)
-            busy = [_latencies(server.url, asked) for _ in range(options.repeats)]
-    quiet, loaded = statistics.median(p[1] for p in idle), statistics.median(p[1] for p in busy)
-    return {
-        "points": options.points,
-        "idle_ms": {"p50": statistics.median(p[0] for p in idle), "p99": quiet},
-        "beside_ingest_ms": {"p50": statistics.median(p[0] for p in busy), "p99": loaded},
-        "p99_ratio": round(loaded / quiet, 2),
-    }
+        _latencies(server.url, asked[:200])
+        idle = _median([_latencies(server.url, asked) for _ in range(options.repeats)])
+        first = int(time.time()) % 100_000 * 10  # another run's ids are old points here
+        found: dict[str, Any] = {"points": _count(server.url), "idle_ms": idle}
+        for name, replacing in (("new", False), ("replaced", True)):
+            before = _count(server.url)
+            with Pressure(server.url, 2, options.batch, first, replacing=replacing):
+                time.sleep(3)
+                start = time.perf_counter()
+                counted = _count(server.url)
+                busy = _median([_latencies(server.url, asked) for _ in range(options.repeats)])
+                stored = (_count(server.url) - counted) / (time.perf_counter() - start)
+            first += 2
+            found[f"beside_{name}_points_ms"] = busy
+            found[f"p99_ratio_{name}"] = round(busy["p99"] / idle["p99"], 2)
+            if not replacing:
+                found["new_points_per_second"] = round(stored)
+            assert _count(server.url) > before
+    return found
+
+
+def _median(parts: list[tuple[float, float]]) -> dict[str, float]:
+    """Medians of percentiles over repeats."""
+    p50, p99 = (statistics.median(part[i] for part in parts) for i in (0, 1))
+    return {"p50": p50, "p99": p99}
 
 
 def _latencies(url: str, asked: list[bytes]) -> tuple[float, float]:

@@ -10,9 +10,16 @@ import time
 from multiprocessing.synchronize import Barrier, Event
 from urllib.parse import urlsplit
 
+import orjson
+
 from .server import bodies, small_sets
 
 JSON = {"Content-Type": "application/json"}
+UPSERT = "/v1/collections/points/points:upsert"
+OWN_IDS = 100_000_000
+"""Ids of one client."""
+ENDLESS_SETS = 20_000
+"""Different sets of a client that stores without end, in whole batches."""
 
 
 def post(url: str, path: str, texts: list[bytes]) -> None:
@@ -33,21 +40,26 @@ def post(url: str, path: str, texts: list[bytes]) -> None:
     connection.close()
 
 
-def _client(
-    url: str, number: int, points: int, batch: int, ready: Barrier, stop: Event | None
-) -> None:
-    path = "/v1/collections/points/points:upsert"
-    first = number * 100_000_000
-    texts = bodies(first, small_sets(points, number), batch)
+def _client(url: str, number: int, points: int, batch: int, ready: Barrier) -> None:
+    texts = bodies(number * OWN_IDS, small_sets(points, number), batch)
     ready.wait()
-    if stop is None:
-        post(url, path, texts)
-        return
+    post(url, UPSERT, texts)
+
+
+def _endless_client(
+    url: str, number: int, batch: int, ready: Barrier, stop: Event, replacing: bool
+) -> None:
+    """Store sets until told to stop; `replacing` the same points again and again, or new ones."""
+    sets = small_sets(ENDLESS_SETS, number)
+    parts = [orjson.dumps(sets[i : i + batch]) for i in range(0, len(sets), batch)]
+    ready.wait()
     with contextlib.suppress(OSError, http.client.HTTPException):  # until the server is killed
-        for text in itertools.cycle(texts):
+        for turn in itertools.count():
             if stop.is_set():
                 break
-            post(url, path, [text])
+            first = number * OWN_IDS + (turn % len(parts) if replacing else turn) * batch
+            ids = orjson.dumps(list(range(first, first + batch)))
+            post(url, UPSERT, [b'{"ids":%b,"sets":%b}' % (ids, parts[turn % len(parts)])])
 
 
 def ingest(url: str, clients: int, points: int, batch: int) -> float:
@@ -55,7 +67,7 @@ def ingest(url: str, clients: int, points: int, batch: int) -> float:
     context = multiprocessing.get_context("fork")
     ready = context.Barrier(clients + 1)
     workers = [
-        context.Process(target=_client, args=(url, n, points, batch, ready, None))
+        context.Process(target=_client, args=(url, n, points, batch, ready))
         for n in range(1, clients + 1)
     ]
     for worker in workers:
@@ -71,15 +83,22 @@ def ingest(url: str, clients: int, points: int, batch: int) -> float:
 
 
 class Pressure:
-    """Clients that store points without end, until the context is left."""
+    """Clients that store points without end, until the context is left.
 
-    def __init__(self, url: str, clients: int, batch: int) -> None:
+    `first` is the number of the first client: each number has ids of its own.
+    """
+
+    def __init__(
+        self, url: str, clients: int, batch: int, first: int = 50, *, replacing: bool = True
+    ) -> None:
         context = multiprocessing.get_context("fork")
         self._stop = context.Event()
         ready = context.Barrier(clients + 1)
         self._workers = [
-            context.Process(target=_client, args=(url, n, 20_000, batch, ready, self._stop))
-            for n in range(50, 50 + clients)
+            context.Process(
+                target=_endless_client, args=(url, n, batch, ready, self._stop, replacing)
+            )
+            for n in range(first, first + clients)
         ]
         for worker in self._workers:
             worker.start()
