@@ -19,6 +19,7 @@ from .contents import Committed, Contents
 from .errors import NotReadyError, StoreUnavailableError, TooManyRequestsError
 from .log_reader import LogReader, Seen
 from .log_rows import LogRow
+from .turns import LARGE_ROWS, turn
 
 __all__ = ["Applying"]
 
@@ -135,7 +136,8 @@ class Applying:
             if isinstance(item, Committed):
                 writes.append(item)
         if writes:
-            self._change(partial(Contents.apply_writes, writes=writes))
+            with turn(large=sum(len(write.ids) for write in writes) >= LARGE_ROWS):
+                self._change(partial(Contents.apply_writes, writes=writes))
         contents = self._contents()
         contents.complete(last)
         for write in writes:

@@ -46,6 +46,7 @@ from .schema import (
     unavailable,
     was_read_only,
 )
+from .turns import LARGE_ROWS, turn
 
 __all__ = ["GroupCommit"]
 
@@ -298,7 +299,8 @@ class GroupCommit:
                 seq += len(write.entries)
                 if write.also is not None:
                     write.also(connection)
-            self._insert_rows(connection, rows)
+            with turn(large=len(rows) >= LARGE_ROWS):
+                self._insert_rows(connection, rows)
         self.commits += 1
         if start > self._next:
             self._own_since = start

@@ -20,6 +20,7 @@ from .near_duplicates import upsert_tested
 from .service import service_of
 from .settings import Settings
 from .shard import Shard
+from .turns import LARGE_BODY, turn
 from .wire import (
     QueryRequest,
     at_path,
@@ -102,7 +103,8 @@ async def delete_points(request: Request, collection: str) -> Response:
 
 
 def _upsert(shard: Shard, body: bytes, settings: Settings) -> dict[str, Any]:
-    asked = parse_upsert(body, shard.featurizer, settings)
+    with turn(large=len(body) >= LARGE_BODY):
+        asked = parse_upsert(body, shard.featurizer, settings)
     try:
         if asked.on_duplicate is None:
             return {"upserted": shard.upsert(asked.batch, asked.durability)}

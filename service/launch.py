@@ -12,7 +12,7 @@ from .settings import Settings
 
 __all__ = ["launch"]
 
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0001
 """How long a thread may keep the interpreter from others: a query waits for it several times."""
 
 

@@ -46,6 +46,7 @@ from .sealing import Sealer, Sealing, SealingEngine
 from .snapshots import Points
 from .store import Also, Store
 from .structure_file import HasStructure, StructureFile
+from .turns import LARGE_ROWS, turn
 
 __all__ = ["Answer", "Hit", "Point", "PointBatch", "Sealing", "Search", "Shard"]
 
@@ -272,7 +273,8 @@ class Shard:
         if len(batch.ids) == 0:
             return 0
         self._await_room()
-        entries, ids, features = self._inputs.entries(batch, self._contents.engine)
+        with turn(large=len(batch.ids) >= LARGE_ROWS):
+            entries, ids, features = self._inputs.entries(batch, self._contents.engine)
         self._put(entries, ids, features, durability, also)
         return len(entries)
 
