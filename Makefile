@@ -7,7 +7,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 # different variables; a relative path, because pip splits the value at spaces).
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
-SOURCES := $(shell find csrc index optimize service loaders client -type f -not -path '*/__pycache__/*' -not -name '*.so') CMakeLists.txt pyproject.toml constraints.txt
+SOURCES := $(shell find csrc index optimize service loaders client -type f -not -path '*/.*' -not -path '*/__pycache__/*' -not -name '*.so') CMakeLists.txt pyproject.toml constraints.txt
 
 .PHONY: demo test docs test-slow test-native lint examples bench constraints clean help
 .DEFAULT_GOAL := help
@@ -22,7 +22,7 @@ test: $(VENV)/.installed-test  ## the fast tests
 	@$(BIN)/python -m pytest -q -m 'not slow and not cluster' -n auto
 
 test-slow: $(VENV)/.installed-test  ## the slow tests
-	@$(BIN)/python -m pytest -q -m 'slow and not cluster' -n auto
+	@$(BIN)/python -m pytest -q -m 'slow and not cluster' -n auto --dist worksteal
 
 test-cluster: $(VENV)/.installed-cluster  ## the tests that need PostgreSQL, object storage and Ray (from packages; a few minutes)
 	@$(BIN)/python -m pytest -q -m cluster
