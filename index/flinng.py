@@ -191,8 +191,8 @@ class FlinngIndex(SegmentedIndex):
             "predicted_us": round(self._predicted_us(), 1),
             "why": (
                 f"{self.tables} group tests find neighbours of {self.metric} similarity "
-                f"{self.threshold:g} or more; exact similarities order the best "
-                f"{MIN_CANDIDATES} or more of them"
+                f"{self.threshold:g} or more; {self._ordered_by} the best of them, as many as "
+                "each segment needs"
             ),
         }
 

@@ -215,8 +215,8 @@ class LshIndex(SegmentedIndex):
             ),
             "why": (
                 f"a neighbour of {self.metric} similarity {self.threshold:g} shares a key of "
-                f"{self.K} hashes in one of {self.tables} tables; exact similarities order the "
-                f"best {MIN_CANDIDATES} or more of those that do"
+                f"{self.K} hashes in one of {self.tables} tables; {self._ordered_by} the best of "
+                "those that do, as many as each segment needs"
             ),
         }
 

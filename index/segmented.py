@@ -286,6 +286,10 @@ class SegmentedIndex(SegmentedPoints):
             "advice": self._advice(),
         }
 
+    @property
+    def _ordered_by(self) -> str:
+        return "exact similarities order" if self.keep_features else "sketches order"
+
     def _advice(self) -> dict[str, str]:
         """Which engine suits the points, as far as they were asked."""
         nearest, most, scanned, points = [], 0.0, 0.0, 0
