@@ -18,9 +18,10 @@ import numpy as np
 from closeby.index import FlinngIndex, SetBatch
 from closeby.index._native import LEAST_SHORTLIST, SHORTLIST
 from closeby.index.crew import Crew
-from closeby.index.segment import SALT, HashedQueries, Segment
+from closeby.index.segment import Segment
 from closeby.index.selectors import GroupTests
 from closeby.index.tuning import Effort
+from closeby.index.views import SALT, HashedQueries
 
 from . import machine, report
 from .truth import Task

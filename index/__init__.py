@@ -9,9 +9,10 @@
     FlatIndex          exact search, the oracle
 
 Modules, from the ground up: ``_native`` (kernels) < ``batches``, ``features`` < ``minhash``,
-``projection`` (hash families) < ``segment`` (points and group tests) < ``flinng``, ``flat``
-(engines); ``_maxip`` (kernels) < ``maxip_lists`` < ``maxip_effort`` < ``maxip`` (engine), and
-``maxip_paper``. ``tuning`` has the mathematics, ``files`` the file format.
+``projection`` (hash families) < ``views`` (what kernels search) < ``segment`` (sealed points) <
+``flinng``, ``lsh`` (engines); ``points`` < ``flat`` (engine); ``_maxip`` (kernels) <
+``maxip_lists`` < ``maxip_effort`` < ``maxip`` (engine), and ``maxip_paper``. ``tuning`` has the
+mathematics, ``files`` the file format.
 """
 
 from __future__ import annotations

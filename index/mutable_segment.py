@@ -10,32 +10,23 @@ import numpy.typing as npt
 
 from . import _native
 from .alive_points import AlivePoints, rows_of
-from .batches import FloatArray, Int64Array, SetBatch, SparseBatch
+from .batches import Int64Array, SetBatch, SparseBatch
 from .buffers import Column, HashedColumn, feature_column
 from .hashed import Family, HashedBatch, Stored, hashes_of
+from .held_out import HeldOut, ask_sample
 from .marks import is_dead, mark_dead
 from .minhash import UInt8Array, UInt32Array
 from .recall_sample import RecallSample, asked_of
-from .segment import (
-    HashedQueries,
-    HeldOut,
-    ask_sample,
-    estimate_view,
-    search_view,
-    selector_bytes,
-    split_sketches,
-    spread,
-    view_of,
-    zeros,
-)
+from .segment import selector_bytes, split_sketches, spread, zeros
 from .selectors import Arrays, GroupTests, Selector
 from .tuning import Effort, GroupShape, Shape
+from .views import HashedQueries, Viewed, view_of
 
 # With so many points, and whenever there are twice as many, some of them are asked.
 SAMPLE_FROM = 8_192
 
 
-class MutableSegment:
+class MutableSegment(Viewed):
     """Points in order of arrival, searchable at once; an insert sets one bit a table.
 
     Where the selector of the layout cannot grow, every query scans all sketches.
@@ -154,28 +145,6 @@ class MutableSegment:
         elif not isinstance(features, HashedBatch):
             arrays["vectors"] = features
         return arrays
-
-    def search(
-        self,
-        queries: HashedQueries,
-        effort: Effort,
-        k: int,
-        min_score: float,
-        team: _native.Team | None = None,
-    ) -> tuple[Int64Array, FloatArray]:
-        """See :meth:`Segment.search`."""
-        return search_view(self._view, queries, effort, k, min_score, team)
-
-    def estimate(
-        self,
-        queries: HashedQueries,
-        effort: Effort,
-        k: int,
-        min_score: float,
-        team: _native.Team | None = None,
-    ) -> tuple[Int64Array, FloatArray]:
-        """See :meth:`Segment.estimate`."""
-        return estimate_view(self._view, queries, effort, k, min_score, team)
 
     def remove(self, ids: Int64Array) -> Int64Array:
         """See :meth:`Segment.remove`."""

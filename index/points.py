@@ -13,7 +13,7 @@ from .alive_points import rows_of
 from .batches import Batch, FloatArray, Int64Array, SetBatch, SparseBatch
 from .buffers import Column, SetColumn, VectorColumn, feature_column, marked
 from .errors import InvalidInputError
-from .segment import SALT
+from .views import SALT
 
 _BLOCK = 256  # queries compared at a time, with at most so many scores
 _BLOCK_SCORES = 1 << 25

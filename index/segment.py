@@ -8,9 +8,8 @@ that puts similar ones into the same cell; the mutable segment takes points in o
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,51 +22,16 @@ from .batches import FloatArray, Int64Array, SetBatch, SparseBatch, is_sparse
 from .calibration import SAMPLE
 from .files import Shapes
 from .hashed import Family, HashedBatch, Stored, hashes_of, order_of
+from .held_out import HeldOut, ask_sample
 from .marks import is_dead, mark_dead
 from .minhash import UInt8Array, UInt32Array
 from .places import Places
-from .recall_sample import LEAST_POINTS, WANTED, RecallSample, asked_of
+from .recall_sample import LEAST_POINTS, RecallSample, asked_of
 from .selectors import Arrays, Selector, selector_of, selector_shapes
 from .tuning import Effort, GroupShape, Shape
+from .views import HashedQueries, Viewed, view_of
 
 HASH_BLOCK = 16_384  # points hashed at a time: bounds the memory of their MinHash values
-# Where a query's elements lie in its hash table; answers do not depend on it.
-SALT = secrets.randbits(64)
-
-
-@dataclass(frozen=True, eq=False)
-class HashedQueries:
-    """Queries with their hashes, computed once for all segments.
-
-    Attributes:
-        features: a ``SetBatch`` of n sets, a ``SparseBatch``, or float32 (n, dim); a
-            ``HashedBatch`` of those that a segment without features asks itself.
-        keys: uint32 (n, tables).
-        sketches: uint8 (n, sketch bytes).
-        highest: float32 (sketch bits + 1,), the highest similarity that each sketch distance
-            leaves plausible.
-        estimates: float32 (sketch bits + 1,), the similarity that each stands for.
-    """
-
-    features: Stored
-    keys: UInt32Array
-    sketches: UInt8Array
-    highest: FloatArray
-    estimates: FloatArray
-
-    @classmethod
-    def of(cls, features: Stored, family: Family) -> HashedQueries:
-        """Hash queries whose features were checked."""
-        hashes = hashes_of(features, family)
-        return cls(features, *hashes, family.highest_plausible, family.estimates)
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def take(self, rows: Int64Array) -> HashedQueries:
-        """Some of the queries."""
-        features = rows_of(self.features, rows)
-        return replace(self, features=features, keys=self.keys[rows], sketches=self.sketches[rows])
 
 
 def zeros(shapes: Shapes) -> Arrays:
@@ -152,7 +116,7 @@ def _write_block(
         arrays["vectors"][start:stop] = block
 
 
-class Segment:
+class Segment(Viewed):
     """A sealed segment.
 
     Attributes:
@@ -282,31 +246,6 @@ class Segment:
             named |= {"keys": self.hashes[0], "order": self.hashes[1]}
         return named
 
-    def search(
-        self,
-        queries: HashedQueries,
-        effort: Effort,
-        k: int,
-        min_score: float,
-        team: _native.Team | None = None,
-    ) -> tuple[Int64Array, FloatArray]:
-        """The k best points of each query: ids int64 (q, k), scores float32 (q, k); -1 and NaN.
-
-        team: shares the cells of each query.
-        """
-        return search_view(self._view, queries, effort, k, min_score, team)
-
-    def estimate(
-        self,
-        queries: HashedQueries,
-        effort: Effort,
-        k: int,
-        min_score: float,
-        team: _native.Team | None = None,
-    ) -> tuple[Int64Array, FloatArray]:
-        """As :meth:`search`, by the sketches alone: scores are what they estimate."""
-        return estimate_view(self._view, queries, effort, k, min_score, team)
-
     def remove(self, ids: Int64Array) -> Int64Array:
         """Mark points as removed, ids rising; the ids that were here, int64."""
         ids = self._by_id.among(ids)
@@ -375,175 +314,3 @@ def selector_bytes(selector: Selector | None, sample: RecallSample | None) -> di
         return {}
     arrays = selector.arrays | (sample.arrays if sample is not None else {})
     return {selector.part: sum(array.nbytes for array in arrays.values())}
-
-
-def view_of(
-    arrays: Arrays, points: int, dead: UInt8Array, selector: Selector | None
-) -> _native.SegmentView:
-    """The first points of a segment's arrays as kernels see them; all are scanned without one.
-
-    Without ids hits are called by their places.
-    """
-    sets = (arrays["indptr"], arrays["elements"]) if "indptr" in arrays else None
-    selected = selector.native() if selector is not None else {}
-    sketches = (arrays["coarse"], arrays["fine"])
-    return _native.SegmentView(
-        sketches,
-        arrays.get("ids"),
-        points,
-        dead,
-        sets,
-        arrays.get("vectors"),
-        values=arrays.get("values"),
-        **selected,
-    )
-
-
-class HeldOut:
-    """A segment that is asked by some of its points, which are hidden from each other.
-
-    Args:
-        arrays: of the segment; only those of the features and sketches are read.
-        selector: of the segment.
-        points: how many there are.
-        held: int64, places of those that ask.
-        keys_of: keys of points by their places, uint32 (n, tables).
-    """
-
-    def __init__(
-        self,
-        arrays: Arrays,
-        selector: Selector,
-        points: int,
-        held: Int64Array,
-        keys_of: Callable[[Int64Array], UInt32Array],
-    ) -> None:
-        dead = np.zeros(-(-points // 8), np.uint8)
-        np.bitwise_or.at(dead, held >> 3, (1 << (held & 7)).astype(np.uint8))
-        unnamed = {name: array for name, array in arrays.items() if name != "ids"}
-        self.points = points
-        self.selector = selector
-        self._keys_of = keys_of
-        self._all = view_of(unnamed, points, dead, None)
-        self._selected = view_of(unnamed, points, dead, selector)
-
-    def everything(
-        self, queries: HashedQueries, effort: Effort, floor: float
-    ) -> tuple[Int64Array, FloatArray]:
-        """See :class:`recall_sample.Asking`."""
-        return _search_places(self._all, queries, effort, floor)
-
-    def selected(
-        self, queries: HashedQueries, effort: Effort, floor: float
-    ) -> tuple[Int64Array, FloatArray]:
-        """See :class:`recall_sample.Asking`."""
-        return _search_places(self._selected, queries, effort, floor)
-
-    def scanned(self, breadth: int) -> float:
-        """See :class:`recall_sample.Asking`."""
-        return self.selector.scanned(breadth, self.points)
-
-    def reach(self, queries: HashedQueries, places: Int64Array) -> UInt32Array:
-        """See :class:`recall_sample.Asking`."""
-        return self.selector.reach(queries.keys, places, self.points, self._keys_of)
-
-
-def ask_sample(
-    sample: RecallSample, asked: HashedQueries, segment: HeldOut, threshold: float
-) -> None:
-    """Fill a recall sample: `asked` are the points that the segment holds out."""
-    points, selector = segment.points, segment.selector
-    sample.ask(
-        asked,
-        segment,
-        threshold,
-        broad=selector.broad(points),
-        farthest=selector.farthest(points),
-    )
-
-
-def _search_places(
-    view: _native.SegmentView, queries: HashedQueries, effort: Effort, floor: float
-) -> tuple[Int64Array, FloatArray]:
-    """The nearest points of a view without ids: by their features, or by what there is of them."""
-    if isinstance(queries.features, HashedBatch):
-        return estimate_view(view, queries, effort, WANTED, floor)
-    return search_view(view, queries, effort, WANTED, floor)
-
-
-def search_view(
-    view: _native.SegmentView,
-    queries: HashedQueries,
-    effort: Effort,
-    k: int,
-    min_score: float,
-    team: _native.Team | None = None,
-) -> tuple[Int64Array, FloatArray]:
-    """The k best points of a view: ids int64 (q, k), scores float32 (q, k); -1 and NaN."""
-    features = queries.features
-    candidates = max(effort.candidates, k)
-    if isinstance(features, SparseBatch):
-        return view.search_sparse(
-            queries.keys,
-            queries.sketches,
-            features.indptr,
-            features.indices,
-            features.values,
-            effort.breadth,
-            candidates,
-            k,
-            min_score,
-            queries.highest,
-            team,
-        )
-    if isinstance(features, SetBatch):
-        return view.search_sets(
-            queries.keys,
-            queries.sketches,
-            features.indptr,
-            features.indices,
-            SALT,
-            effort.breadth,
-            candidates,
-            k,
-            min_score,
-            queries.highest,
-            team,
-        )
-    assert not isinstance(features, HashedBatch)  # nothing to compare
-    return view.search_vectors(
-        queries.keys,
-        queries.sketches,
-        features,
-        effort.breadth,
-        candidates,
-        k,
-        min_score,
-        queries.highest,
-        team,
-    )
-
-
-def estimate_view(
-    view: _native.SegmentView,
-    queries: HashedQueries,
-    effort: Effort,
-    k: int,
-    min_score: float,
-    team: _native.Team | None = None,
-) -> tuple[Int64Array, FloatArray]:
-    """The k best points of a view by what their sketches say; as :func:`search_view`."""
-    ids, scores = view.estimate(
-        queries.keys,
-        queries.sketches,
-        effort.breadth,
-        max(effort.candidates, k),
-        k,
-        min_score,
-        queries.estimates,
-        team,
-    )
-    if isinstance(queries.features, SetBatch):
-        nothing = queries.features.sizes == 0  # nothing is near what is empty
-        ids[nothing], scores[nothing] = -1, np.nan
-    return ids, scores

@@ -21,12 +21,13 @@ from .engine import check_k, smallest_hit
 from .files import bytes_of
 from .mutable_segment import MutableSegment
 from .recall_sample import LEAST_NEIGHBOURS, LEAST_POINTS, WANTED, RecallSample
-from .segment import HASH_BLOCK, HashedQueries, Segment
+from .segment import HASH_BLOCK, Segment
 from .segmented_points import SegmentedPoints
 from .segments import part
 from .selectors import Selector
 from .topk import merge_topk
 from .tuning import SCAN_COST, Effort, check_target, rerank_ns
+from .views import HashedQueries
 
 MIN_CANDIDATES = 100
 # Where a sample met hardly any neighbours: then a neighbour is among the first by its sketch.

@@ -269,9 +269,13 @@ def _gather(seqs: Seqs, sources: Sequence[Source]) -> Names:
     if sum(map(len, parts)) != len(seqs):
         raise KeyError("a sealed point has no name")
     order = np.argsort(np.concatenate([part.seqs for part in parts]), kind="stable")
-    before = np.cumsum([0, *(len(part.keys) for part in parts)])
-    shifted = zip(parts, before.tolist(), strict=False)
-    begins = np.concatenate([part.starts[:-1] - part.starts[0] + shift for part, shift in shifted])
+    ends = np.cumsum([len(part.keys) for part in parts])
+    begins = np.concatenate(
+        [
+            part.starts[:-1] - part.starts[0] + end - len(part.keys)
+            for part, end in zip(parts, ends.tolist(), strict=True)
+        ]
+    )
     sizes = np.concatenate([np.diff(part.starts) for part in parts])
     keys = np.concatenate([part.keys for part in parts])
     payloads = np.concatenate([part.payloads for part in parts])

@@ -10,9 +10,10 @@ import pytest
 from closeby.index import MinHashFamily, SetBatch, as_set_batch, tuning
 from closeby.index.alive_points import AlivePoints, JoinedPoints
 from closeby.index.mutable_segment import MutableSegment
-from closeby.index.segment import HashedQueries, Segment
+from closeby.index.segment import Segment
 from closeby.index.segment_files import HashedSegments
 from closeby.index.segments import Segments
+from closeby.index.views import HashedQueries
 
 TABLES = 8
 FAMILY = MinHashFamily(3, tables=TABLES, sketch_bits=128)
