@@ -19,7 +19,7 @@ from .contents import Committed, Contents
 from .errors import NotReadyError, StoreUnavailableError, TooManyRequestsError
 from .log_reader import LogReader, Seen
 from .log_rows import LogRow
-from .turns import LARGE_ROWS, turn
+from .turns import LARGE_ROWS, ahead
 
 __all__ = ["Applying"]
 
@@ -136,7 +136,7 @@ class Applying:
             if isinstance(item, Committed):
                 writes.append(item)
         if writes:
-            with turn(large=sum(len(write.ids) for write in writes) >= LARGE_ROWS):
+            with ahead(large=sum(len(write.ids) for write in writes) >= LARGE_ROWS):
                 self._change(partial(Contents.apply_writes, writes=writes))
         contents = self._contents()
         contents.complete(last)

@@ -46,7 +46,7 @@ from .schema import (
     unavailable,
     was_read_only,
 )
-from .turns import LARGE_ROWS, turn
+from .turns import LARGE_ROWS, ahead
 
 __all__ = ["GroupCommit"]
 
@@ -299,7 +299,7 @@ class GroupCommit:
                 seq += len(write.entries)
                 if write.also is not None:
                     write.also(connection)
-            with turn(large=len(rows) >= LARGE_ROWS):
+            with ahead(large=len(rows) >= LARGE_ROWS):
                 self._insert_rows(connection, rows)
         self.commits += 1
         if start > self._next:
