@@ -260,8 +260,8 @@ class MaxIPIndex:
             raise InvalidInputError("tuning needs at least one query", field="vector")
         self._recalibrate(lambda lists: calibrate(lists, self.seed, sample))
 
-    def read(self, probes: int, candidates: int, kappa: float) -> None:
-        """Let searches look at so much, whatever recall they ask for.
+    def fix_effort(self, probes: int, candidates: int, kappa: float) -> None:
+        """Let searches of the sealed points look at so much, whatever recall they ask for.
 
         For queries of which not the best ten are wanted but any good point.
 
@@ -269,9 +269,15 @@ class MaxIPIndex:
             probes: lists whose codes are scanned, of each segment.
             candidates: points compared by their bytes.
             kappa: spreads above its centre that a list is credited with, times √dim.
+
+        Raises:
+            InvalidInputError: one of them is out of range.
         """
-        if min(probes, candidates) < 1 or not 0 <= kappa < np.inf:
-            raise InvalidInputError("probes and candidates must be positive", field="probes")
+        for name, value in (("probes", probes), ("candidates", candidates)):
+            if value < 1:
+                raise InvalidInputError(f"{name} must be at least 1", field=name)
+        if not 0 <= kappa < np.inf:
+            raise InvalidInputError("kappa must be finite and not negative", field="kappa")
         fixed = Calibration(kappa, (Curve(candidates, (probes,), (0.0,), (1.0,)),))
         self._recalibrate(lambda _: fixed)
 

@@ -54,7 +54,7 @@ class NearestSumIndex:
         self.dim = rows.shape[1]
         self.index = MaxIPIndex(seed)
         self.index.add(np.hstack([rows, (halves / self.scale)[:, None].astype(rows.dtype)]), ids)
-        self.index.read(PROBES, CANDIDATES, KAPPA)
+        self.index.fix_effort(PROBES, CANDIDATES, KAPPA)
 
     def query(self, direction: Array, relaxation: float = 1.0) -> Array:
         """What the index is asked for, float64 (d + 1,).

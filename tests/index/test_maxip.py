@@ -369,22 +369,22 @@ def test_arrays_that_do_not_fit_each_other_are_a_corrupt_file(
         MaxIPIndex.load(tmp_path / "index")
 
 
-def test_what_is_read_can_be_fixed() -> None:
+def test_how_far_searches_look_can_be_fixed() -> None:
     rows = factors(12_000, 16)
     index = MaxIPIndex()
     index.add(rows)
-    index.read(3, 77, 2.0)
+    index.fix_effort(3, 77, 2.0)
     for target in (0.5, 0.99):
         effort = index.sealed[0].segment.effort(target, 10)
         assert (effort.probes, effort.candidates) == (3, 77)
         assert effort.kappa == pytest.approx(2.0 / 4)
-    index.read(10**6, 12_000, 0.0)  # all of it
+    index.fix_effort(10**6, 12_000, 0.0)  # all of it
     found, _ = index.search(rows[:5], 1)
     assert found[:, 0].tolist() == (rows[:5] @ rows.T).argmax(axis=1).tolist()
-    MaxIPIndex().read(1, 1, 0.0)  # nothing to read
+    MaxIPIndex().fix_effort(1, 1, 0.0)  # nothing to read
     for wrong in ((0, 1, 1.0), (1, 0, 1.0), (1, 1, -1.0), (1, 1, float("nan"))):
         with pytest.raises(InvalidInputError):
-            index.read(*wrong)
+            index.fix_effort(*wrong)
 
 
 def test_a_point_can_be_taken() -> None:
